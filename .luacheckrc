@@ -1,0 +1,7 @@
+max_line_length = 120
+files["lua/scripts"] = {
+  std = "lua51",
+  read_globals = { "redis", "KEYS", "ARGV" },
+}
+files["lua/lib"] = { std = "ngx_lua" }
+files["tests"] = { std = "ngx_lua" }

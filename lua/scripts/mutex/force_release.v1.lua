@@ -1,0 +1,138 @@
+--[[
+@name mutex/force_release v1
+@summary Ends the lease of whoever holds it, raises the fence and hands the lock to the next waiter.
+@since 0.1.0
+@redis 6.2
+@complexity O(1): at most 64 places of the queue are looked at in one call
+@key lock: hash, all state of one lock
+@reply 1 released: pending, now_us, fence
+@reply 2 handed_off: pending, now_us, fence
+@reply 5 not_held: pending, now_us, fence
+@error BADARG an argument is missing or out of range; nothing was written
+@error WRONGTYPE the key holds something else; nothing was written
+@error FENCEEXHAUSTED no fence is left below 2^53; nothing was written
+@effects HMGET TIME HDEL HSET PUBLISH
+@retry not safe: a second call ends the lease of the next holder; inspect before you repeat it
+
+The former holder is told lost by its next extend. The fence in the reply is above every fence granted before.
+pending is 1 when the lock is free and dead waiters are still in front of the queue: release or acquire goes on, else 0.
+]]
+if #KEYS ~= 1 or #ARGV ~= 0 then
+  return redis.error_reply('BADARG mutex/force_release takes 1 key and no argument')
+end
+
+local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'tail', 'fence', 'released')
+if lock.err then
+  return lock
+end
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local now_ms = (now_us - now_us % 1000) / 1000
+if not lock[2] or lock[2] - now_ms <= 0 then
+  return {5, 0, now_us, lock[4] or '0'}
+end
+
+local now = time[1] .. string.sub('000000', #time[2] + 1) .. time[2]
+local fence = now
+local last_fence = tonumber(lock[4] or 0)
+if last_fence >= now_us then
+  if last_fence >= 9007199254740991 then
+    return redis.error_reply('FENCEEXHAUSTED no fence is left below 2^53 for this lock')
+  end
+  fence = string.format('%.0f', last_fence + 1)
+end
+local released = lock[5] or ''
+
+redis.call('HDEL', KEYS[1], 'deadline_ms', 'owner')
+if not lock[3] then
+  redis.call('HSET', KEYS[1], 'fence', fence)
+  return {1, 0, now_us, fence}
+end
+
+local owner = false
+local queue = redis.call('HMGET', KEYS[1], 'head', 'parked')
+local head, tail, parked = tonumber(queue[1] or 1), tonumber(lock[3]), tonumber(queue[2] or 0)
+
+-- hand-off passage: the same lines in acquire, release and force_release
+-- Places are the tickets head to tail. Tickets from `parked` (0: none) to head - 1 were stepped over because nobody
+-- was subscribed to their inbox; such a waiter has its place back when it asks before its window ends.
+local budget = 64
+
+-- The first place of from..to whose window is open; closed ones are removed on the way. Without one: the ticket
+-- that the search ended at, to + 1 or where the budget was spent.
+local function first_open(from, to)
+  while from <= to and budget > 0 do
+    local fields = {}
+    for ticket = from, math.min(from + 7, to) do
+      fields[#fields + 1] = 'place:' .. ticket
+    end
+    for _, place in ipairs(redis.call('HMGET', KEYS[1], unpack(fields))) do
+      budget = budget - 1
+      if place then
+        local window, lease, here, waiter, channel, who =
+          string.match(place, '^(%d+) (%d+) (%d) (%S+) (%S*) (.*)$')
+        if waiter == owner or window - now_ms > 0 then
+          return from, waiter, lease, here, channel, who
+        end
+        redis.call('HDEL', KEYS[1], 'place:' .. from, 'waiter:' .. waiter)
+      end
+      from = from + 1
+    end
+  end
+  return from
+end
+
+-- Grants to the first waiter that can be there: 'granted' and the lease; 'own' when that is the caller; 'none';
+-- 'more' when the budget ended first. A write must have been made before, so that no message leaves a server that
+-- then refuses the grant.
+local function hand_off()
+  while true do
+    local ticket, waiter, lease, here, channel, who = first_open(head, tail)
+    head = ticket
+    if not waiter then
+      return ticket > tail and 'none' or 'more', 0
+    end
+    if waiter == owner then
+      return 'own', 0
+    end
+    local reached = 1
+    if channel ~= '' then
+      reached = redis.pcall('PUBLISH', channel, waiter .. ' ' .. fence .. ' ' .. lease)
+    end
+    head = ticket + 1
+    if here == '1' and reached == 0 then
+      if parked == 0 then
+        parked = ticket
+      end
+    else
+      redis.call('HDEL', KEYS[1], 'place:' .. ticket, 'waiter:' .. waiter)
+      redis.call('HSET', KEYS[1], 'owner', waiter, 'deadline_ms', string.format('%d', now_ms + lease),
+        'granted_ms', lease, 'fence', fence, 'holder', now .. ' ' .. who, 'released', released)
+      return 'granted', tonumber(lease)
+    end
+  end
+end
+
+local function save_queue()
+  if parked > 0 then
+    parked = first_open(parked, head - 1)
+    if parked >= head then
+      parked = 0
+    end
+  end
+  if head > tail and parked == 0 then
+    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked')
+  elseif head ~= tonumber(queue[1] or 1) or parked ~= tonumber(queue[2] or 0) then
+    redis.call('HSET', KEYS[1], 'head', head, 'parked', parked)
+  end
+end
+-- end of the hand-off passage
+
+local result = hand_off()
+head = first_open(head, tail)
+save_queue()
+if result == 'granted' then
+  return {2, 0, now_us, fence}
+end
+redis.call('HSET', KEYS[1], 'fence', fence)
+return {1, result == 'more' and 1 or 0, now_us, fence}
