@@ -60,7 +60,7 @@ end
 -- @param lock an instance of resty.redlatch
 -- @param name of the script, for instance "mutex/acquire"
 -- @param key the one key
--- @param args array of strings
+-- @param args array of strings, or a function that makes it once there is a connection
 -- @param seconds how long the server may take
 -- @param fresh true to use no connection of the pool
 -- @return the reply (an array) and the moment before it was asked for; or nil, an error of the closed list, and
@@ -69,6 +69,9 @@ function _M.run(lock, name, key, args, seconds, fresh)
   local red, err, kind = connection.borrow(lock, seconds, fresh)
   if not red then
     return nil, err, kind
+  end
+  if type(args) == "function" then
+    args = args()
   end
   local reply, detail, may_have_run = evaluate(lock, red, bundle[name], key, args)
   if reply == nil then

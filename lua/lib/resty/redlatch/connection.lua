@@ -1,5 +1,6 @@
 -- Connections to the server, kept in nginx' own pool between requests.
 local errors = require "resty.redlatch.errors"
+local server_clock = require "resty.redlatch.server_clock"
 
 local installed, client = pcall(require, "resty.redis")
 if not installed then
@@ -27,6 +28,20 @@ function _M.command(red, name, ...)
   return reply, err
 end
 
+-- TIME, so that the first acquire too can say until when it may be granted.
+local function ask_time(lock, red)
+  local reply, err = _M.command(red, "time")
+  if type(reply) == "table" and tonumber(reply[1]) and tonumber(reply[2]) then
+    server_clock.observe(lock, reply[1] * 1e6 + reply[2])
+  elseif reply then
+    red:close()
+    return nil, "the reply is not Redis'"
+  elseif reply == false and (errors.code(err) == "NOPERM" or err:find("unknown command", 1, true)) then
+    return true
+  end
+  return reply, err
+end
+
 -- What a connection has to hear once. The first reply also proves that a Redis is there.
 local function introduce(lock, red)
   local reply, err
@@ -37,11 +52,10 @@ local function introduce(lock, red)
       reply, err = _M.command(red, "auth", lock.password)
     end
   else
-    reply, err = _M.command(red, "ping")
-    local code = reply == false and errors.code(err)
-    if code == "NOPERM" or (code == "ERR" and err:find("unknown command", 1, true)) then
-      reply = true
-    end
+    reply = true
+  end
+  if reply then
+    reply, err = ask_time(lock, red)
   end
   if reply and lock.database > 0 then
     reply, err = _M.command(red, "select", lock.database)

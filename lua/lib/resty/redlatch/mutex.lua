@@ -16,18 +16,22 @@ end
 -- @return the reply's word, remaining seconds, the moment before it was asked for, fence or position;
 --   or nil, error, and the kind of it (see call.run)
 function _M.acquire(lock, attempt, seconds, fresh)
-  local reply, sent, kind = call.run(lock, "mutex/acquire", attempt.key, {
-    attempt.owner,
-    format("%.0f", attempt.ttl * 1000),
-    attempt.waits and format("%.0f", lock.claim * 1000) or "0",
-    format("%.0f", lock.claim * 1000),
-    server_clock.at(lock, attempt.give_up),
-    attempt.fence_floor,
-    format("%.0f", lock.retention * 1000),
-    lock.label or owner_tokens.label(),
-    "",
-    "0",
-  }, seconds, fresh)
+  -- A function: the time of the server may become known with the connection.
+  local function args()
+    return {
+      attempt.owner,
+      format("%.0f", attempt.ttl * 1000),
+      attempt.waits and format("%.0f", lock.claim * 1000) or "0",
+      format("%.0f", lock.claim * 1000),
+      server_clock.at(lock, attempt.give_up),
+      attempt.fence_floor,
+      format("%.0f", lock.retention * 1000),
+      lock.label or owner_tokens.label(),
+      "",
+      "0",
+    }
+  end
+  local reply, sent, kind = call.run(lock, "mutex/acquire", attempt.key, args, seconds, fresh)
   if not reply then
     return nil, sent, kind
   end
