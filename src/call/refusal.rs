@@ -1,0 +1,94 @@
+//! What each error of a server means for a caller, and what to do about it.
+
+use redis::RedisError;
+
+use crate::{Error, ErrorKind};
+
+/// Turns an error of the redis crate into ours. `what` names the command and the lock.
+pub(super) fn translate(what: &str, error: RedisError) -> Error {
+    let Some(code) = error.code() else {
+        return transport(what, error);
+    };
+    let detail = error.detail().unwrap_or_default();
+    let (code, detail) = unwrap_script_error(code, detail);
+    let (kind, advice) = meaning(&code, &detail);
+    let message = match advice {
+        Some(advice) => format!("{what} was refused ({code}): {advice}"),
+        None => format!("{what} was refused ({code}): {}", detail.escape_debug()),
+    };
+    Error::new(kind, message).with_code(&code).with_source(error)
+}
+
+/// An error without a reply. Refused connections cannot have run the command; everything else may have.
+fn transport(what: &str, error: RedisError) -> Error {
+    match error.kind() {
+        redis::ErrorKind::AuthenticationFailed => Error::new(
+            ErrorKind::Refused,
+            format!("{what} was refused: the server did not accept the user or password, check the URL"),
+        ),
+        redis::ErrorKind::Io if error.is_connection_refusal() => {
+            Error::new(ErrorKind::Unavailable, format!("{what} did not run: no server answers there, is it running?"))
+        }
+        redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => Error::new(
+            ErrorKind::Protocol,
+            format!("{what} got an answer that is not Redis: is the address that of a Redis server?"),
+        ),
+        redis::ErrorKind::InvalidClientConfig | redis::ErrorKind::Client => {
+            Error::new(ErrorKind::Invalid, format!("{what} could not be sent: {error}"))
+        }
+        _ => Error::new(ErrorKind::Unknown, format!("unknown whether {what} ran: the connection broke ({error})")),
+    }
+    .with_source(error)
+}
+
+/// Redis 6.2 wraps what a command inside a script said; 7.0 gives an ACL denial the code ERR.
+fn unwrap_script_error(code: &str, detail: &str) -> (String, String) {
+    if code == "ERR" && detail.contains("executing the script can't run this command") {
+        return ("NOPERM".to_owned(), detail.to_owned());
+    }
+    if code == "ERR"
+        && let Some((_, inner)) = detail.split_once("@user_script:")
+        && let Some((_, inner)) = inner.split_once(": ")
+        && let Some((inner_code, inner_detail)) = inner.trim_start_matches('-').split_once(' ')
+        && inner_code.bytes().all(|byte| byte.is_ascii_uppercase())
+    {
+        return (inner_code.to_owned(), inner_detail.to_owned());
+    }
+    (code.to_owned(), detail.to_owned())
+}
+
+fn meaning(code: &str, detail: &str) -> (ErrorKind, Option<&'static str>) {
+    use ErrorKind::{Invalid, Refused, ScriptMissing, Unavailable};
+    match code {
+        "BADARG" => (Invalid, None),
+        "NOSCRIPT" => (ScriptMissing, Some("the script is not on this server, run `redlatch load`")),
+        "OOM" => (Refused, Some("the server is full, free memory or raise maxmemory; nothing was written")),
+        "WRONGTYPE" => (
+            Refused,
+            Some("the key holds something that is not this lock, use another name or namespace; it was left as it is"),
+        ),
+        "QUEUEFULL" => (Refused, Some("100000 waiters are in the queue of this lock, try again later")),
+        "FENCEEXHAUSTED" => (Refused, Some("the fence has reached 2^53, use another lock name")),
+        "READONLY" => (Refused, Some("this server is a read-only replica, connect to the primary")),
+        "NOREPLICAS" => (Refused, Some("too few replicas are connected (min-replicas-to-write)")),
+        "MISCONF" => (Refused, Some("the server cannot write its snapshot to disk, see its log")),
+        "NOAUTH" => (Refused, Some("the server needs a password, put it into the URL: redis://:PASSWORD@HOST")),
+        "WRONGPASS" => (Refused, Some("the server did not accept the user or password, check the URL")),
+        "NOPERM" => (
+            Refused,
+            Some(
+                "the server's ACL denies the command, a script or its key; grant the user +evalsha, the commands \
+                  that `redlatch show` lists under effects, and the keys of the namespace",
+            ),
+        ),
+        "LOADING" => (Unavailable, Some("the server is loading its data, try again in a moment")),
+        "BUSY" => (Unavailable, Some("another script keeps the server busy, find it with SLOWLOG")),
+        "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {
+            (Unavailable, Some("the server's topology is changing, try again"))
+        }
+        "ERR" if detail.contains("max number of clients") => {
+            (Unavailable, Some("the server has no connection left, raise maxclients or close idle ones"))
+        }
+        _ => (Refused, None),
+    }
+}

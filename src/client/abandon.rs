@@ -1,0 +1,62 @@
+//! Gives back what a dropped lease or a dropped acquire may still hold, on the same connection and so in order.
+
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{Client, lock::Target};
+use crate::{call::Caller, clock, protocol::Moment};
+
+/// An owner token that nobody waits for any more.
+pub(super) struct Abandoned {
+    caller: Caller,
+    target: Target,
+    owner: String,
+    until: Moment,
+}
+
+/// Sends the owner token to the client's background task when it is dropped, unless it was disarmed.
+///
+/// No I/O happens in the drop. Where no runtime is left, the lease ends by its TTL.
+pub(super) struct Guard {
+    client: Client,
+    target: Target,
+    owner: String,
+    armed: bool,
+}
+
+impl Guard {
+    pub(super) fn new(client: &Client, target: &Target, owner: &str) -> Self {
+        Self { client: client.clone(), target: target.clone(), owner: owner.to_owned(), armed: true }
+    }
+
+    pub(super) fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            let shared = &self.client.shared;
+            let _ = shared.abandoned.send(Abandoned {
+                caller: shared.caller.clone(),
+                target: self.target.clone(),
+                owner: std::mem::take(&mut self.owner),
+                until: clock::now() + shared.settings.ttl.max(shared.settings.claim),
+            });
+        }
+    }
+}
+
+/// Releases everything that arrives until the client and its last lease are gone.
+pub(super) async fn release_all(mut queue: mpsc::UnboundedReceiver<Abandoned>) {
+    let mut releases = JoinSet::new();
+    while let Some(Abandoned { caller, target, owner, until }) = queue.recv().await {
+        releases.spawn(async move {
+            if let Err(error) = target.release(&caller, &owner, until).await {
+                tracing::debug!(%error, "an abandoned lease was not given back");
+            }
+        });
+        while releases.try_join_next().is_some() {}
+    }
+    while releases.join_next().await.is_some() {}
+}

@@ -1,0 +1,122 @@
+//! The one subscription of a client, by which releases tell its waiters that they hold the lease.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::{OnceCell, mpsc};
+
+use crate::{Error, ErrorKind, Fence, call::Caller};
+
+/// What a waiter hears.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wake {
+    /// A release handed the lease to this waiter.
+    Granted { fence: Fence, lease: Duration },
+    /// The connection broke, so a message may be lost: ask.
+    Ask,
+}
+
+/// Routes messages to the waiters of this process.
+#[derive(Clone)]
+pub(super) struct Inbox {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    channel: String,
+    subscribed: OnceCell<bool>,
+    waiters: Mutex<HashMap<String, mpsc::UnboundedSender<Wake>>>,
+}
+
+/// A registered waiter; dropping it ends the registration.
+pub(super) struct Listener {
+    inbox: Inbox,
+    owner: String,
+    wakes: mpsc::UnboundedReceiver<Wake>,
+}
+
+impl Inbox {
+    pub(super) fn new(channel: String) -> Self {
+        Self { inner: Arc::new(Inner { channel, subscribed: OnceCell::new(), waiters: Mutex::default() }) }
+    }
+
+    /// The channel, once its subscription is confirmed; `None` when the server's ACL does not allow it.
+    pub(super) async fn channel(&self, caller: &Caller) -> Result<Option<&str>, Error> {
+        let subscribed = self
+            .inner
+            .subscribed
+            .get_or_try_init(|| async {
+                match caller.subscribe(&self.inner.channel).await {
+                    Ok(()) => Ok(true),
+                    Err(error) if error.kind() == ErrorKind::Refused => {
+                        tracing::warn!(%error, "no inbox: waiters poll until the ACL allows the channel");
+                        Ok(false)
+                    }
+                    Err(error) => Err(error),
+                }
+            })
+            .await?;
+        Ok(subscribed.then_some(self.inner.channel.as_str()))
+    }
+
+    /// Registers `owner` before its first enqueue, so that no grant can come too early.
+    pub(super) fn listen(&self, owner: &str) -> Listener {
+        let (sender, wakes) = mpsc::unbounded_channel();
+        self.waiters().insert(owner.to_owned(), sender);
+        Listener { inbox: self.clone(), owner: owner.to_owned(), wakes }
+    }
+
+    /// Takes a push message. Called by the connection's reader in the order of arrival, before any later reply.
+    pub(super) fn receive(&self, push: PushInfo) {
+        match push.kind {
+            PushKind::Message => {
+                let Some(Value::BulkString(payload)) = push.data.get(1) else { return };
+                let Some((owner, wake)) = parse(payload) else { return };
+                // Without a waiter there is nothing to do: whoever gave up has sent a release after its acquire.
+                if let Some(waiter) = self.waiters().get(owner) {
+                    let _ = waiter.send(wake);
+                }
+            }
+            PushKind::Disconnection => {
+                for waiter in self.waiters().values() {
+                    let _ = waiter.send(Wake::Ask);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn waiters(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Wake>>> {
+        self.inner.waiters.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+}
+
+impl Listener {
+    /// The next message.
+    pub(super) async fn next(&mut self) -> Wake {
+        // The registration keeps a sender, so the channel is never closed.
+        self.wakes.recv().await.unwrap_or(Wake::Ask)
+    }
+
+    /// Forgets the messages that have come so far and tells whether there were any.
+    pub(super) fn drain(&mut self) -> bool {
+        std::iter::from_fn(|| self.wakes.try_recv().ok()).count() > 0
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.inbox.waiters().remove(&self.owner);
+    }
+}
+
+/// `owner fence lease_ms`, as the release script writes it.
+fn parse(payload: &[u8]) -> Option<(&str, Wake)> {
+    let mut words = std::str::from_utf8(payload).ok()?.split(' ');
+    let (owner, fence, lease) = (words.next()?, words.next()?, words.next()?);
+    Some((owner, Wake::Granted { fence: fence.parse().ok()?, lease: Duration::from_millis(lease.parse().ok()?) }))
+}

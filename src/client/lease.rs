@@ -1,0 +1,226 @@
+//! A granted lease: its deadline, its renewal and its loss.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, Mutex as StdMutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Client, MAX_TTL,
+    abandon::Guard,
+    check_range,
+    lock::{Mutex, Target},
+};
+use crate::{
+    Error, ErrorKind, Fence, Name, clock,
+    protocol::{Next, Tenure},
+};
+
+/// The right to use a resource for a time.
+///
+/// Renewed in the background until it is released, dropped or lost. Dropping it gives it back in the background,
+/// without blocking; [`release`](Self::release) tells whether that was in time.
+#[must_use = "a lease is released when it is dropped"]
+pub struct Lease<F = Mutex> {
+    core: Arc<Core>,
+    renewal: Option<AbortHandle>,
+    guard: Option<Guard>,
+    family: PhantomData<F>,
+}
+
+struct Core {
+    client: Client,
+    target: Target,
+    owner: String,
+    fence: Option<Fence>,
+    tenure: StdMutex<Tenure>,
+    lost: CancellationToken,
+}
+
+impl Lease<Mutex> {
+    /// The fencing token of this grant: higher than that of every grant before. Send it along with every write.
+    pub fn fence(&self) -> Fence {
+        self.core.fence.unwrap_or(Fence::NONE)
+    }
+}
+
+impl<F> Lease<F> {
+    pub(super) fn start(
+        client: Client,
+        target: Target,
+        owner: String,
+        fence: Option<Fence>,
+        tenure: Tenure,
+        renew: bool,
+    ) -> Self {
+        let guard = Guard::new(&client, &target, &owner);
+        let tenure = StdMutex::new(tenure);
+        let core = Arc::new(Core { client, target, owner, fence, tenure, lost: CancellationToken::new() });
+        let renewal = renew.then(|| tokio::spawn(Arc::clone(&core).keep()).abort_handle());
+        Self { core, renewal, guard: Some(guard), family: PhantomData }
+    }
+
+    /// The name of the protected resource.
+    pub fn name(&self) -> &Name {
+        &self.core.target.name
+    }
+
+    /// How long the lease may still be relied on, by this machine's boot-time clock; zero when it is lost.
+    pub fn remaining(&self) -> Duration {
+        self.core.tenure().deadline().since(clock::now())
+    }
+
+    /// Whether the lease is lost.
+    pub fn is_lost(&self) -> bool {
+        self.core.lost.is_cancelled() || self.remaining().is_zero()
+    }
+
+    /// Completes when the lease is lost: when the server says so, or at the local deadline without any reply.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again at any time.
+    pub async fn lost(&self) {
+        loop {
+            let deadline = self.core.tenure().deadline();
+            tokio::select! {
+                () = self.core.lost.cancelled() => return,
+                () = clock::sleep_until(deadline) => if self.is_lost() {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// A token that is cancelled when a renewal finds the lease lost or the deadline has come.
+    ///
+    /// It is driven by the renewal; for a lock with `renew(false)` use [`lost`](Self::lost).
+    pub fn lost_token(&self) -> CancellationToken {
+        self.core.lost.clone()
+    }
+
+    /// Sets the lease to `ttl` again from now; renewals ask for the same from then on.
+    ///
+    /// # Errors
+    ///
+    /// - [`Lost`](ErrorKind::Lost): the lease was over. It is never granted anew.
+    /// - [`Unknown`](ErrorKind::Unknown): no reply came before the local deadline.
+    /// - [`Invalid`](ErrorKind::Invalid): outside 1 ms to 31 days.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped the server may have extended the lease; the local deadline has not moved.
+    pub async fn extend(&self, ttl: Duration) -> Result<(), Error> {
+        check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
+        loop {
+            let sent = clock::now();
+            match self.core.target.extend(&self.core.client, &self.core.owner, ttl).await {
+                Ok(()) => {
+                    self.core.tenure().extended(sent, ttl);
+                    return if self.is_lost() { Err(Error::lost(self.name())) } else { Ok(()) };
+                }
+                Err(error) if error.is_retryable() && !self.is_lost() => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => {
+                    if error.kind() == ErrorKind::Lost {
+                        self.core.end();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Gives the lease back and hands it to the next waiter. A release that gets no answer is repeated.
+    ///
+    /// # Errors
+    ///
+    /// - [`Lost`](ErrorKind::Lost): the lease had ended before; the work may not have been protected to its end.
+    /// - [`Unknown`](ErrorKind::Unknown): no reply came; the lease ends by its TTL.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped the release goes on in the background.
+    pub async fn release(mut self) -> Result<(), Error> {
+        if let Some(renewal) = self.renewal.take() {
+            renewal.abort();
+        }
+        let timeout = self.core.client.shared.caller.timeout();
+        let until = self.core.tenure().deadline().max(clock::now() + timeout);
+        let outcome = self.core.target.release(self.core.client.caller(), &self.core.owner, until).await;
+        if let Some(guard) = self.guard.take() {
+            guard.disarm();
+        }
+        outcome
+    }
+
+    /// The owner token: for programs that must carry the lease to another process. Whoever has it can release.
+    pub fn owner_token(&self) -> &str {
+        &self.core.owner
+    }
+}
+
+impl<F> Drop for Lease<F> {
+    fn drop(&mut self) {
+        if let Some(renewal) = &self.renewal {
+            renewal.abort();
+        }
+    }
+}
+
+impl<F> fmt::Debug for Lease<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("name", &self.name())
+            .field("fence", &self.core.fence)
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    fn tenure(&self) -> MutexGuard<'_, Tenure> {
+        self.tenure.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    fn end(&self) {
+        self.tenure().end(clock::now());
+        self.lost.cancel();
+    }
+
+    /// Renews until the lease is lost. A renewal that is under way never delays the signal at the deadline.
+    async fn keep(self: Arc<Self>) {
+        loop {
+            let (next, deadline) = {
+                let tenure = self.tenure();
+                (tenure.next(clock::now()), tenure.deadline())
+            };
+            match next {
+                Next::Lost => return self.end(),
+                Next::Wait(until) => clock::sleep_until(until).await,
+                Next::Renew => tokio::select! {
+                    () = self.renew() => {}
+                    () = clock::sleep_until(deadline) => {}
+                },
+            }
+        }
+    }
+
+    async fn renew(&self) {
+        let (sent, ttl) = (clock::now(), self.tenure().ttl());
+        match self.target.extend(&self.client, &self.owner, ttl).await {
+            Ok(()) => self.tenure().extended(sent, ttl),
+            Err(error) if error.kind() == ErrorKind::Lost => self.end(),
+            Err(error) => {
+                tracing::warn!(%error, "a renewal got no answer, trying again");
+                self.tenure().unanswered(clock::now() + (ttl / 20).min(Duration::from_secs(1)));
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The tokio client: one connection, one inbox, leases that renew themselves.
+
+mod abandon;
+mod inbox;
+mod lease;
+mod lock;
+
+use std::{
+    sync::{
+        Arc, Mutex as StdMutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    Error, Name, Namespace,
+    call::{Acquire, Caller},
+    clock,
+    protocol::Moment,
+};
+use abandon::Abandoned;
+use inbox::Inbox;
+use lock::{Family, Target};
+
+pub use lease::Lease;
+pub use lock::{Attempt, Held, Lock, Mutex, Plain};
+
+/// A connection to one Redis server, shared by any number of locks.
+///
+/// Cheap to clone. Must be made and used within a tokio runtime. Locks of one client share one connection, one
+/// subscription and one client id. Do not use a client in both processes after a fork.
+///
+/// ```
+/// # use std::time::Duration;
+/// # redlatch::doc::with_server(async |url| {
+/// let client = redlatch::Client::builder().namespace("shop").ttl(Duration::from_secs(30)).connect(&url).await?;
+/// assert!(client.mutex("stock")?.try_acquire().await?.granted().is_some());
+/// # Ok(()) });
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    caller: Caller,
+    inbox: Inbox,
+    abandoned: mpsc::UnboundedSender<Abandoned>,
+    settings: ClientBuilder,
+    namespace: Namespace,
+    id: String,
+    attempts: AtomicU64,
+    server_clock: StdMutex<Option<(u64, Moment)>>,
+}
+
+impl Client {
+    /// Connects to the server at `url` with default settings and loads the scripts that it lacks.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::builder().connect(url).await
+    }
+
+    /// Starts a client with other settings than the defaults.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// The mutex called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) when the name breaks the rules of [`Name`].
+    pub fn mutex(&self, name: impl AsRef<[u8]>) -> Result<Lock<Mutex>, Error> {
+        let name = Name::new(name)?;
+        let key = self.shared.namespace.mutex_key(&name);
+        Ok(Lock::new(self.clone(), Target { family: Family::Mutex, name, key }))
+    }
+
+    /// The classic lock on the raw key `key`: `SET key owner NX PX` and compare-and-delete.
+    ///
+    /// It shares the key with redis-py, redsync, node-redlock and hand-written locks, so that a fleet can move over
+    /// step by step. It has no queue and no fence; waiting polls.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) when the key breaks the rules of [`Name`].
+    pub fn plain(&self, key: impl AsRef<[u8]>) -> Result<Lock<Plain>, Error> {
+        let name = Name::new(key)?;
+        let key = name.as_bytes().to_vec();
+        Ok(Lock::new(self.clone(), Target { family: Family::Plain, name, key }))
+    }
+
+    /// The typed script calls on this client's connection.
+    pub fn caller(&self) -> &Caller {
+        &self.shared.caller
+    }
+
+    /// The prefix of this client's keys and channels.
+    pub fn namespace(&self) -> &Namespace {
+        &self.shared.namespace
+    }
+
+    /// A fresh owner token: secret proof of one acquisition.
+    fn owner(&self) -> String {
+        format!("{}:{}", self.shared.id, self.shared.attempts.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Remembers the server's time that a reply just brought.
+    fn learn_server_time(&self, server_us: u64) {
+        *self.shared.server_clock.lock().unwrap_or_else(|broken| broken.into_inner()) = Some((server_us, clock::now()));
+    }
+
+    /// The server's time at `moment`, or a little earlier: the reply that we count from had travelled for a while.
+    fn server_us_at(&self, moment: Moment) -> Option<u64> {
+        let known = *self.shared.server_clock.lock().unwrap_or_else(|broken| broken.into_inner());
+        known.map(|(server_us, then)| server_us + u64::try_from(moment.since(then).as_micros()).unwrap_or(u64::MAX / 2))
+    }
+}
+
+/// Settings of a [`Client`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before connect"]
+pub struct ClientBuilder {
+    namespace: String,
+    label: String,
+    timeout: Duration,
+    ttl: Duration,
+    claim: Duration,
+    retention: Duration,
+    strict: bool,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            namespace: "redlatch".to_owned(),
+            label: format!("{}/{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
+            timeout: Duration::from_secs(2),
+            ttl: Duration::from_secs(10),
+            claim: Duration::from_secs(3),
+            retention: Duration::from_secs(3600),
+            strict: false,
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// Prefix of every key and channel. Defaults to `redlatch`.
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// Who asks, for people who inspect a lock; at most 128 bytes. Defaults to `<host name>/<process id>`.
+    pub fn label(mut self, label: &str) -> Self {
+        label.clone_into(&mut self.label);
+        self
+    }
+
+    /// The longest that one command may take before its outcome is unknown. Defaults to 2 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Length of a lease, 1 ms to 31 days; it is renewed after a third. Defaults to 10 s.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Length of the lease that a hand-off starts with, 1 ms to 60 s; what a waiter that died in the queue costs.
+    /// Defaults to 3 s.
+    pub fn claim(mut self, claim: Duration) -> Self {
+        self.claim = claim;
+        self
+    }
+
+    /// How long a server remembers the fence of a lock that nobody uses, 1 minute to 31 days. Defaults to 1 h.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// With `true` this client never loads a script: its user needs no right to SCRIPT and EVAL, and a missing
+    /// script is an error. Defaults to `false`.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Connects to `redis://[USER:PASSWORD@]HOST[:PORT][/DB]` or `unix:///PATH` and loads the scripts that the server
+    /// lacks.
+    ///
+    /// # Errors
+    ///
+    /// - [`Invalid`](crate::ErrorKind::Invalid): a setting or the URL is out of range.
+    /// - [`Unavailable`](crate::ErrorKind::Unavailable): no server answers.
+    /// - [`Refused`](crate::ErrorKind::Refused): the server does not let us in.
+    /// - [`Bundle`](crate::ErrorKind::Bundle): something changed the scripts.
+    pub async fn connect(mut self, url: &str) -> Result<Client, Error> {
+        check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
+        check_range("claim", self.claim, Duration::from_millis(1), Duration::from_secs(60))?;
+        check_range("retention", self.retention, Duration::from_secs(60), MAX_TTL)?;
+        check_range("timeout", self.timeout, Duration::from_millis(1), Duration::from_secs(3600))?;
+        while self.label.len() > 128 {
+            self.label.pop();
+        }
+        let namespace = Namespace::new(&self.namespace)?;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let inbox = Inbox::new(format!("{}:inbox:{id}", self.namespace));
+        let caller = Caller::connect(url, self.timeout, self.strict, {
+            let inbox = inbox.clone();
+            move |push| inbox.receive(push)
+        })
+        .await?;
+        if !self.strict {
+            match caller.load_missing().await {
+                // Callers whose ACL has no SCRIPT rely on `redlatch load`; a call says so if that did not happen.
+                Err(error) if error.code() == Some("NOPERM") => {}
+                outcome => {
+                    outcome?;
+                }
+            }
+        }
+        let (abandoned, queue) = mpsc::unbounded_channel();
+        tokio::spawn(abandon::release_all(queue));
+        Ok(Client {
+            shared: Arc::new(Shared {
+                caller,
+                inbox,
+                abandoned,
+                settings: self,
+                namespace,
+                id,
+                attempts: AtomicU64::new(0),
+                server_clock: StdMutex::new(None),
+            }),
+        })
+    }
+}
+
+/// The longest lease: 31 days.
+const MAX_TTL: Duration = Duration::from_millis(2_678_400_000);
+
+fn check_range(what: &str, value: Duration, min: Duration, max: Duration) -> Result<(), Error> {
+    if value < min || value > max {
+        return Err(Error::invalid(format!("{what} must be {min:?} to {max:?}, not {value:?}")));
+    }
+    Ok(())
+}
+
+impl Acquire {
+    /// The server's time in this reply, microseconds since 1970.
+    pub fn now_us(&self) -> u64 {
+        match *self {
+            Self::Granted { now_us, .. }
+            | Self::Queued { now_us, .. }
+            | Self::Held { now_us, .. }
+            | Self::TooLate { now_us, .. }
+            | Self::Spent { now_us, .. } => now_us,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A private server for the examples in the documentation.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A redis-server on a Unix socket in a folder of its own; both are gone when this is dropped.
+pub struct PrivateServer {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl PrivateServer {
+    /// Starts `redis-server` with `options` and waits until it accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// When the program is not there or does not start within ten seconds.
+    pub fn start(options: &[&str]) -> std::io::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("redlatch-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder)?;
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no"])
+            .args(["--unixsocket", "redis.sock", "--unixsocketperm", "777"])
+            .args(options)
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = match process {
+            Ok(process) => process,
+            Err(error) => {
+                std::fs::remove_dir_all(&folder)?;
+                return Err(error);
+            }
+        };
+        let server = Self { process, folder };
+        let started = Instant::now();
+        while std::os::unix::net::UnixStream::connect(server.socket()).is_err() {
+            if started.elapsed() > Duration::from_secs(10) {
+                return Err(std::io::Error::other("redis-server did not start within 10 s"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(server)
+    }
+
+    /// The socket's path.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("redis.sock")
+    }
+
+    /// The URL of the server.
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Process id of the server.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Runs an example against a private server.
+pub fn with_server(example: impl AsyncFnOnce(String) -> Result<(), crate::Error>) {
+    let server = PrivateServer::start(&[]).expect("redis-server starts");
+    tokio::runtime::Runtime::new()
+        .expect("a runtime starts")
+        .block_on(example(server.url()))
+        .expect("the example succeeds");
+}

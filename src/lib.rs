@@ -1,0 +1,47 @@
+//! Distributed locks on Redis: leases with a FIFO queue, a fencing token and a loss signal.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # redlatch::doc::with_server(async |url| {
+//! let client = redlatch::Client::connect(&url).await?;
+//! let lease = client.mutex("orders/42")?.acquire().await?;
+//! // Send the fence along with every write, so that the resource can refuse a holder that came too late.
+//! println!("holding orders/42 with fence {}", lease.fence());
+//! lease.release().await?;
+//! # Ok(()) });
+//! ```
+//!
+//! # Layout
+//!
+//! - [`bundle`]: the embedded scripts as values.
+//! - [`call`]: one EVALSHA on one key, healing and typed replies.
+//! - [`protocol`]: when a waiter asks again and when a lease ends, without I/O or clock.
+//! - the client: [`Client`], [`Lock`], [`Lease`] on tokio.
+//!
+//! # Guarantees
+//!
+//! - Two leases of one lock never overlap in server time, as long as the server keeps its data and its clock does not
+//!   jump forward.
+//! - [`Fence`]s rise with every grant, also through expiry, restart and data loss.
+//! - A retry acts on its own acquisition only: scripts are idempotent per owner token.
+//! - The deadline of a [`Lease`] is proven by this machine's boot-time clock from before the request was sent.
+//! - [`Lease::lost`] completes at the local deadline at the latest, with or without a server.
+//!
+//! # Invariants
+//!
+//! Scripts decide, the client carries. Nothing here computes who holds a lock.
+
+pub mod bundle;
+pub mod call;
+mod client;
+mod clock;
+#[doc(hidden)]
+pub mod doc;
+mod error;
+mod fence;
+pub mod protocol;
+
+pub use call::{Name, Namespace};
+pub use client::{Attempt, Client, ClientBuilder, Held, Lease, Lock, Mutex, Plain};
+pub use error::{Error, ErrorKind};
+pub use fence::Fence;

@@ -1,0 +1,98 @@
+//! When a waiter asks again, and whether a grant that was pushed to it can be used without asking.
+
+use std::time::Duration;
+
+use super::{Moment, margin};
+
+/// One place in a queue as its waiter sees it.
+#[derive(Clone, Debug)]
+pub struct Waiter {
+    claim: Duration,
+    heartbeat: Duration,
+    answered: Option<Moment>,
+    position: u64,
+    remaining: Duration,
+}
+
+impl Waiter {
+    /// A waiter that asks for a claim lease of `claim`. `pushed`: a hand-off reaches its inbox, so that heartbeats
+    /// only keep the place alive; else they are how it learns of a hand-off.
+    pub fn new(claim: Duration, pushed: bool) -> Self {
+        let heartbeat = if pushed { claim / 3 } else { (claim / 3).min(Duration::from_millis(25)) };
+        Self { claim, heartbeat, answered: None, position: 1, remaining: Duration::ZERO }
+    }
+
+    /// How long the place is to stay alive after the next heartbeat: three intervals, so that two may be lost, and
+    /// not beyond the claim lease for the first places, so that waiters which died together cost one claim lease.
+    pub fn window(&self) -> Duration {
+        (self.interval() * 3).clamp(self.claim, Duration::from_secs(60))
+    }
+
+    /// The server answered a heartbeat that was sent at `sent`.
+    pub fn answered(&mut self, sent: Moment, position: u64, remaining: Duration) {
+        self.answered = Some(sent);
+        self.position = position;
+        self.remaining = remaining;
+    }
+
+    /// When to ask again, when the last answer came at `now`. Only the head of the queue watches the end of the
+    /// holder's lease; `jitter` is between 0 and 1.
+    pub fn next_heartbeat(&self, now: Moment, jitter: f64) -> Moment {
+        let regular = now + self.interval().mul_f64(0.75 + jitter / 4.0);
+        if self.position > 1 {
+            return regular;
+        }
+        regular.min(now + self.remaining + Duration::from_millis(1))
+    }
+
+    /// The moment from which a grant of `lease` pushed now surely counts: the server cannot have made it before it
+    /// had answered our last heartbeat, and that was not before we sent it. `None` when too little would be left of
+    /// the lease, or nothing is proven: then claim it first.
+    pub fn proven_since(&self, lease: Duration, now: Moment) -> Option<Moment> {
+        let since = self.answered?;
+        let left = (since + lease.saturating_sub(margin(lease))).since(now);
+        (left >= lease / 3).then_some(since)
+    }
+
+    fn interval(&self) -> Duration {
+        self.heartbeat * u32::try_from(self.position.div_ceil(64)).unwrap_or(u32::MAX).clamp(1, 6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLAIM: Duration = Duration::from_millis(3000);
+
+    const fn at(ms: u64) -> Moment {
+        Moment::from_boot(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn only_the_head_watches_the_end_of_the_lease() {
+        let mut waiter = Waiter::new(CLAIM, true);
+        waiter.answered(at(0), 1, Duration::from_millis(100));
+        assert_eq!(waiter.next_heartbeat(at(2), 1.0), at(103));
+        waiter.answered(at(0), 2, Duration::from_millis(100));
+        assert_eq!(waiter.next_heartbeat(at(2), 1.0), at(1002));
+    }
+
+    #[test]
+    fn windows_of_the_first_places_are_no_longer_than_the_claim_lease() {
+        let mut waiter = Waiter::new(CLAIM, true);
+        waiter.answered(at(0), 64, Duration::ZERO);
+        assert_eq!(waiter.window(), CLAIM);
+        waiter.answered(at(0), 10_000, Duration::ZERO);
+        assert_eq!(waiter.window(), Duration::from_secs(18));
+    }
+
+    #[test]
+    fn a_pushed_grant_counts_from_the_last_answered_heartbeat() {
+        let mut waiter = Waiter::new(CLAIM, true);
+        assert_eq!(waiter.proven_since(CLAIM, at(0)), None);
+        waiter.answered(at(1000), 1, Duration::ZERO);
+        assert_eq!(waiter.proven_since(CLAIM, at(1500)), Some(at(1000)));
+        assert_eq!(waiter.proven_since(CLAIM, at(3500)), None);
+    }
+}

@@ -1,0 +1,6 @@
+//! All integration tests in one binary. They run real servers on free ports and sockets.
+
+mod bundle;
+mod client;
+mod scripts;
+mod support;

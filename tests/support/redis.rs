@@ -1,0 +1,46 @@
+//! A private redis-server, and a raw connection to it that knows nothing of redlatch.
+
+use std::process::Command;
+
+pub use redlatch::doc::PrivateServer as Server;
+
+/// A plain Redis connection: what a caller without our client sees.
+pub struct Raw {
+    connection: redis::Connection,
+}
+
+impl Raw {
+    /// Connects to `server`.
+    pub fn connect(server: &Server) -> Self {
+        Self::open(&server.url())
+    }
+
+    /// Connects to `url`.
+    pub fn open(url: &str) -> Self {
+        let client = redis::Client::open(url).expect("the URL is valid");
+        Self { connection: client.get_connection().expect("the server accepts") }
+    }
+
+    /// Runs one command given as words.
+    pub fn run(&mut self, words: &[&[u8]]) -> Result<redis::Value, redis::RedisError> {
+        let mut command = redis::Cmd::new();
+        words.iter().for_each(|word| {
+            command.arg(*word);
+        });
+        command.query(&mut self.connection)
+    }
+
+    /// Runs one command of text words that must succeed.
+    #[track_caller]
+    pub fn must<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let value = self.run(&words).expect("the command succeeds");
+        redis::from_redis_value(value).expect("the reply has the expected type")
+    }
+}
+
+/// Sends a signal by pid.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -{name} {pid}");
+}
