@@ -2,5 +2,6 @@
 
 mod bundle;
 mod client;
+mod readme;
 mod scripts;
 mod support;
