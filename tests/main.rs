@@ -2,5 +2,6 @@
 
 mod bundle;
 mod client;
+mod nginx;
 mod scripts;
 mod support;

@@ -15,20 +15,18 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::nginx::{Config, Nginx};
-use crate::support::redis::Redis;
+use crate::support::{Raw, Server};
 
-fn redis_and_nginx() -> (Redis, Nginx) {
-    let redis = Redis::start(&[]);
-    let nginx = Config::redis(redis.port).start();
+fn redis_and_nginx() -> (Server, Nginx) {
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).start();
     (redis, nginx)
 }
 
 /// One command straight to the server.
 #[track_caller]
-fn ask<T: redis::FromRedisValue>(redis: &Redis, command: &[&str]) -> T {
-    let client = redis::Client::open(("127.0.0.1", redis.port)).unwrap();
-    let mut connection = client.get_connection().unwrap();
-    redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
+fn ask<T: redis::FromRedisValue>(server: &Server, command: &[&str]) -> T {
+    Raw::connect(server).must(command)
 }
 
 /// A string field of an answer.
