@@ -4,7 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::{fence, number, redis_and_nginx, text};
-use crate::support::signal;
+use crate::support::nginx::Config;
+use crate::support::{Server, signal};
 
 #[test]
 fn a_lease_is_over_at_its_local_deadline() {
@@ -28,7 +29,8 @@ fn extend_moves_the_local_deadline() {
 
 #[test]
 fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
-    let (redis, nginx) = redis_and_nginx();
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).workers(1).start();
     let first = nginx.call("hold", &[("name", "n")]);
     signal(redis.pid(), "STOP");
     let late = thread::scope(|scope| {

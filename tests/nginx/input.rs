@@ -82,7 +82,7 @@ fn options_out_of_range_throw() {
         ("o.port", "65536", "option port must be a whole number from 1 to 65535, not 65536"),
         ("o.port", "1.5", "option port must be a whole number from 1 to 65535, not 1.5"),
         ("o.database", "-1", "option database must be a whole number from 0 to 2147483647, not -1"),
-        ("o.namespace", "", "option namespace must be a string of 1 to 128 bytes, not of 0"),
+        ("o.namespace", "", "option namespace must be 1 to 64 printable ASCII characters without spaces"),
         ("o.timeout", "0", "option timeout must be a number from 0.001 to 3600 seconds, not 0"),
         ("o.pool_size", "0", "option pool_size must be a whole number from 1 to 65535, not 0"),
         ("o.keepalive", "x", "option keepalive must be a number from 0.001 to 86400 seconds, not \"x\""),

@@ -4,8 +4,10 @@ mod deadline;
 mod grants;
 mod healing;
 mod input;
+mod messages;
 mod package;
 mod phases;
+mod readme;
 mod trouble;
 mod waiting;
 

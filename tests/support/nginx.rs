@@ -106,8 +106,22 @@ impl Nginx {
     /// Starts nginx with `conf`, which listens on the unix socket `socket` inside `folder`.
     pub fn start(folder: Folder, conf: &str, socket: &str) -> Self {
         fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        let command = nginx(&folder.0);
+        Self::wait_for(command, folder, socket)
+    }
+
+    /// The same for a configuration that relies on an installed package and on nginx' defaults.
+    pub fn start_installed(folder: Folder, conf: &str, socket: &str) -> Self {
+        fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        let mut command = nginx(&folder.0);
+        command.env("LUA_PATH", format!("{}/lua/lib/?.lua;;", root().display()));
+        command.arg("-g").arg(format!("daemon off; user root; pid {}/nginx.pid;", folder.0.display()));
+        Self::wait_for(command, folder, socket)
+    }
+
+    fn wait_for(mut command: Command, folder: Folder, socket: &str) -> Self {
         let out = fs::File::create(folder.0.join("stderr")).unwrap();
-        let child = nginx(&folder.0).stderr(out).spawn().expect("nginx is installed");
+        let child = command.stderr(out).spawn().expect("nginx is installed");
         let mut nginx = Self { child, socket: folder.0.join(socket), folder };
         let started = Instant::now();
         while UnixStream::connect(&nginx.socket).is_err() {
