@@ -37,6 +37,7 @@ fn a_reload_with_a_changed_script_leaves_the_old_workers_at_work() {
     let config = Config::redis(&redis);
     copy(&config.lib, &folder.0);
     let nginx = config.lib(&folder.0).start();
+    until("both workers are there", || nginx.workers().len() == 2);
     let workers = nginx.workers();
     change_one_byte(&folder.0);
     nginx.reload();
