@@ -1,9 +1,11 @@
 //! `resty.redlatch` in a real nginx against a real Redis.
 
+mod contract;
 mod deadline;
 mod grants;
 mod healing;
 mod input;
+mod loss;
 mod messages;
 mod package;
 mod phases;
@@ -11,6 +13,7 @@ mod readme;
 mod trouble;
 mod waiting;
 
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,6 +55,10 @@ fn fence(answer: &Value) -> u64 {
 fn inspect(nginx: &Nginx, name: &str) -> Value {
     let key = format!("redlatch:m1:{name}");
     nginx.call("raw", &[("script", "mutex/inspect"), ("key", &key), ("a", "1000")])["reply"].take()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[track_caller]

@@ -1,17 +1,13 @@
-//! Servers that are away, refuse, or do not answer in time.
+//! Servers that are away or refuse.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ask, fence, inspect, redis_and_nginx, text, until};
+use super::{ask, fence, free_port, redis_and_nginx, text, until};
+use crate::support::Server;
 use crate::support::nginx::{Config, Nginx};
-use crate::support::{Server, signal};
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Both ways to acquire meet the error at once, wait or no wait.
 #[track_caller]
@@ -155,84 +151,4 @@ fn a_key_of_another_type_is_left_as_it_is() {
         assert_eq!(text(&nginx.call(op, &[("name", "n"), ("owner", "o")]), "error"), error);
     }
     assert_eq!(ask::<String>(&redis, &["GET", "redlatch:m1:n"]), "mine");
-}
-
-#[test]
-fn the_lock_of_a_killed_worker_is_free_after_its_ttl() {
-    let (_redis, nginx) = redis_and_nginx();
-    thread::scope(|scope| {
-        let cut = scope.spawn(|| nginx.get(&Nginx::path("hold", &[("name", "n"), ("ttl", "1"), ("hold", "30")])));
-        until("it is held", || inspect(&nginx, "n")[0] == 1);
-        let label = inspect(&nginx, "n")[4].as_str().unwrap().to_owned();
-        let worker = label.rsplit('/').next().unwrap().parse().unwrap();
-        assert!(nginx.workers().contains(&worker), "the label names the worker: {label}");
-        signal(worker, "KILL");
-        assert_eq!(cut.join().unwrap().0, 0, "the holder's client is cut off");
-    });
-    assert_eq!(text(&nginx.call("try_acquire", &[("name", "n")]), "error"), "held");
-    assert!(nginx.call("acquire", &[("name", "n"), ("wait", "20")])["fence"].is_string());
-}
-
-#[test]
-fn a_restarted_server_is_used_again_without_an_error() {
-    let port = free_port().to_string();
-    let redis = Server::start(&["--port", &port]).unwrap();
-    let nginx = Config::new(&format!("port = {port}")).start();
-    for _ in 0..10 {
-        nginx.call("hold", &[("name", "n")]);
-    }
-    drop(redis);
-    let _redis = Server::start(&["--port", &port]).unwrap();
-    for _ in 0..10 {
-        assert_eq!(nginx.call("hold", &[("name", "n")])["released"], true);
-    }
-}
-
-#[test]
-fn a_lost_reply_is_asked_for_again_by_the_same_owner() {
-    let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.3").start();
-    nginx.call("hold", &[("name", "n")]);
-    signal(redis.pid(), "STOP");
-    let lease = thread::scope(|scope| {
-        let waiter = scope.spawn(|| nginx.call("try_acquire", &[("name", "n")]));
-        thread::sleep(Duration::from_millis(450));
-        signal(redis.pid(), "CONT");
-        waiter.join().unwrap()
-    });
-    assert_eq!(fence(&lease).to_string(), inspect(&nginx, "n")[3].as_str().unwrap(), "{lease}");
-    assert_eq!(nginx.call("release", &[("name", "n"), ("owner", text(&lease, "owner"))])["released"], true);
-}
-
-#[test]
-fn an_acquire_that_nobody_waits_for_any_more_is_not_granted_later() {
-    let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.2").start();
-    nginx.call("hold", &[("name", "n")]);
-    signal(redis.pid(), "STOP");
-    let answer = nginx.call("try_acquire", &[("name", "n")]);
-    signal(redis.pid(), "CONT");
-    assert!(text(&answer, "error").starts_with("unknown: unix:"), "{answer}");
-    assert_eq!(inspect(&nginx, "n")[0], 2, "free, though the requests were run after all");
-    assert!(ask::<String>(&redis, &["INFO", "commandstats"]).contains("cmdstat_evalsha:calls="));
-}
-
-#[test]
-fn lua_resty_redis_104_a_connection_that_timed_out_is_closed_not_pooled() {
-    let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.2").start();
-    nginx.call("hold", &[("name", "n")]);
-    for round in 0..5 {
-        signal(redis.pid(), "STOP");
-        nginx.call("raw", &[("script", "mutex/inspect"), ("key", "late"), ("a", "0")]);
-        signal(redis.pid(), "CONT");
-        // With the late reply still in the pooled connection, each of these would read its predecessor's.
-        for name in ["a", "b", "c"] {
-            let name = format!("{name}{round}");
-            let lease = nginx.call("try_acquire", &[("name", &name)]);
-            let key = format!("redlatch:m1:{name}");
-            assert_eq!(ask::<String>(&redis, &["HGET", &key, "owner"]), text(&lease, "owner"));
-            assert_eq!(ask::<String>(&redis, &["HGET", &key, "fence"]), text(&lease, "fence"));
-        }
-    }
 }
