@@ -2,6 +2,7 @@
 
 mod bundle;
 mod client;
+mod nginx;
 mod readme;
 mod scripts;
 mod support;

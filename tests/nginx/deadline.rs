@@ -4,7 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::{fence, number, redis_and_nginx, text};
-use crate::support::nginx::signal;
+use crate::support::nginx::Config;
+use crate::support::{Server, signal};
 
 #[test]
 fn a_lease_is_over_at_its_local_deadline() {
@@ -28,13 +29,14 @@ fn extend_moves_the_local_deadline() {
 
 #[test]
 fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
-    let (redis, nginx) = redis_and_nginx();
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).workers(1).start();
     let first = nginx.call("hold", &[("name", "n")]);
-    signal("STOP", redis.pid());
+    signal(redis.pid(), "STOP");
     let late = thread::scope(|scope| {
         let late = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.3")]));
         thread::sleep(Duration::from_millis(500));
-        signal("CONT", redis.pid());
+        signal(redis.pid(), "CONT");
         late.join().unwrap()
     });
     assert_eq!(text(&late, "error"), "lost");
@@ -49,9 +51,9 @@ fn extend_to_less_counts_from_when_it_was_sent_even_if_no_reply_comes() {
     thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
-        signal("STOP", redis.pid());
+        signal(redis.pid(), "STOP");
         let answer = holder.join().unwrap();
-        signal("CONT", redis.pid());
+        signal(redis.pid(), "CONT");
         assert!(number(&answer, "before") > 50.0, "{answer}");
         assert_eq!(text(&answer, "error"), "lost", "{answer}");
         assert_eq!(number(&answer, "remaining"), 0.0);

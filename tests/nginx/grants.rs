@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::thread;
 
 use super::{ask, fence, number, redis_and_nginx, text};
+use crate::support::Server;
 use crate::support::nginx::Config;
-use crate::support::redis::Redis;
 
 #[test]
 fn grants_a_free_name_with_a_fence_and_the_remaining_time() {
@@ -100,8 +100,8 @@ fn workers_exclude_each_other() {
 
 #[test]
 fn no_two_owner_tokens_are_equal_across_workers() {
-    let redis = Redis::start(&[]);
-    let nginx = Config::redis(redis.port).workers(4).start();
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).workers(4).start();
     let seen = Mutex::new((HashSet::new(), HashSet::new(), 0));
     thread::scope(|scope| {
         for _ in 0..8 {

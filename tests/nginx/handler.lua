@@ -70,6 +70,13 @@ local function describe(lease, err, remaining)
   return { name = lease.name, owner = lease.owner, fence = lease.fence, remaining = lease:remaining() }
 end
 
+local function hold(params, seconds)
+  seconds = typed(params.hold) or seconds or 0
+  if seconds > 0 then
+    ngx.sleep(seconds)
+  end
+end
+
 local function acquire_options(params, wait)
   return { ttl = typed(params.ttl), fence_floor = params.fence_floor, wait = wait and typed(params.wait) }
 end
@@ -112,7 +119,7 @@ function ops.hold(lock, params)
   local lease, err, remaining = lock:acquire(params.name, acquire_options(params, true))
   local answer = describe(lease, err, remaining)
   if lease then
-    ngx.sleep(typed(params.hold) or 0)
+    hold(params)
     answer.remaining = lease:remaining()
     answer.released, answer.error = lease:release()
   end
@@ -126,7 +133,7 @@ function ops.count(lock, params)
   if lease then
     local counters = ngx.shared.counters
     local before = counters:get(params.name) or 0
-    ngx.sleep(typed(params.hold) or 0.001)
+    hold(params, 0.001)
     counters:set(params.name, before + 1)
     answer.count = before + 1
     answer.released, answer.error = lease:release()
@@ -139,7 +146,7 @@ function ops.hold_and_extend(lock, params)
   local lease, err, remaining = lock:acquire(params.name, acquire_options(params, true))
   local answer = describe(lease, err, remaining)
   if lease then
-    ngx.sleep(typed(params.hold) or 0)
+    hold(params)
     answer.before = lease:remaining()
     answer.extended, answer.error = lease:extend(typed(params.extend))
     answer.remaining = lease:remaining()

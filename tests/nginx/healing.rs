@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{ask, redis_and_nginx, text};
+use crate::support::Raw;
 
 #[test]
 fn loads_the_script_where_it_is_missing() {
@@ -20,10 +21,9 @@ fn a_storm_of_script_flush_causes_no_error() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let client = redis::Client::open(("127.0.0.1", redis.port)).unwrap();
-            let mut connection = client.get_connection().unwrap();
+            let mut connection = Raw::connect(&redis);
             while !stop.load(Ordering::Relaxed) {
-                redis::cmd("SCRIPT").arg("FLUSH").exec(&mut connection).unwrap();
+                connection.must::<()>(&["SCRIPT", "FLUSH"]);
             }
         });
         let callers: Vec<_> = (0..4)

@@ -1,7 +1,8 @@
 //! Misuse throws at the caller's line, and nothing is sent.
 
 use super::{ask, redis_and_nginx, text};
-use crate::support::nginx::Nginx;
+use crate::support::Server;
+use crate::support::nginx::{Config, Nginx};
 
 #[track_caller]
 fn throws(nginx: &Nginx, op: &str, params: &[(&str, &str)], message: &str) {
@@ -16,7 +17,7 @@ fn names_out_of_range_throw() {
     let (_redis, nginx) = redis_and_nginx();
     for op in ["try_acquire", "acquire"] {
         throws(&nginx, op, &[("name", "")], "redlatch: name must be a string of 1 to 512 bytes, not of 0");
-        let longest = "x".repeat(512);
+        let longest = format!("{op:x<512}");
         assert!(nginx.call(op, &[("name", &longest)])["owner"].is_string());
         for length in [513, 600] {
             let message = format!("redlatch: name must be a string of 1 to 512 bytes, not of {length}");
@@ -81,7 +82,7 @@ fn options_out_of_range_throw() {
         ("o.port", "65536", "option port must be a whole number from 1 to 65535, not 65536"),
         ("o.port", "1.5", "option port must be a whole number from 1 to 65535, not 1.5"),
         ("o.database", "-1", "option database must be a whole number from 0 to 2147483647, not -1"),
-        ("o.namespace", "", "option namespace must be a string of 1 to 128 bytes, not of 0"),
+        ("o.namespace", "", "option namespace must be 1 to 64 printable ASCII characters without spaces"),
         ("o.timeout", "0", "option timeout must be a number from 0.001 to 3600 seconds, not 0"),
         ("o.pool_size", "0", "option pool_size must be a whole number from 1 to 65535, not 0"),
         ("o.keepalive", "x", "option keepalive must be a number from 0.001 to 86400 seconds, not \"x\""),
@@ -91,7 +92,7 @@ fn options_out_of_range_throw() {
         ("o.family", "fair", "option family must be \"mutex\" or \"plain\", not \"fair\""),
         ("o.strict", "1", "option strict must be true or false, not 1"),
         ("o.username", "u", "option username needs the option password"),
-        ("o.socket", "/tmp/s", "option socket goes without host and port"),
+        ("o.port", "6379", "option socket goes without host and port"),
     ] {
         throws(&nginx, "try_acquire", &[("name", "n"), (option, value)], &format!("redlatch: {message}"));
     }
@@ -102,9 +103,8 @@ fn options_out_of_range_throw() {
 
 #[test]
 fn an_unknown_option_of_a_call_throws() {
-    let redis = crate::support::redis::Redis::start(&[]);
-    let config = crate::support::nginx::Config::redis(redis.port);
-    let nginx = config
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis)
         .locations(
             r#"location = /typo {
                 content_by_lua_block {

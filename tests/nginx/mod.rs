@@ -1,34 +1,37 @@
 //! `resty.redlatch` in a real nginx against a real Redis.
 
+mod contract;
 mod deadline;
 mod grants;
 mod healing;
 mod input;
+mod loss;
+mod messages;
 mod package;
 mod phases;
+mod readme;
 mod trouble;
 mod waiting;
 
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::nginx::{Config, Nginx};
-use crate::support::redis::Redis;
+use crate::support::{Raw, Server};
 
-fn redis_and_nginx() -> (Redis, Nginx) {
-    let redis = Redis::start(&[]);
-    let nginx = Config::redis(redis.port).start();
+fn redis_and_nginx() -> (Server, Nginx) {
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).start();
     (redis, nginx)
 }
 
 /// One command straight to the server.
 #[track_caller]
-fn ask<T: redis::FromRedisValue>(redis: &Redis, command: &[&str]) -> T {
-    let client = redis::Client::open(("127.0.0.1", redis.port)).unwrap();
-    let mut connection = client.get_connection().unwrap();
-    redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
+fn ask<T: redis::FromRedisValue>(server: &Server, command: &[&str]) -> T {
+    Raw::connect(server).must(command)
 }
 
 /// A string field of an answer.
@@ -52,6 +55,10 @@ fn fence(answer: &Value) -> u64 {
 fn inspect(nginx: &Nginx, name: &str) -> Value {
     let key = format!("redlatch:m1:{name}");
     nginx.call("raw", &[("script", "mutex/inspect"), ("key", &key), ("a", "1000")])["reply"].take()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[track_caller]

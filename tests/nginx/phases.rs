@@ -1,8 +1,8 @@
 //! Where nginx does not let Lua wait, the methods say so.
 
 use super::until;
+use crate::support::Server;
 use crate::support::nginx::Config;
-use crate::support::redis::Redis;
 
 const LOCATIONS: &str = r#"
 location = /header_filter {
@@ -48,8 +48,8 @@ location = /everywhere {
 
 #[test]
 fn phases_that_cannot_wait_are_refused_with_the_reason() {
-    let redis = Redis::start(&[]);
-    let nginx = Config::redis(redis.port).locations(LOCATIONS).start();
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).locations(LOCATIONS).start();
     let refusal = |method: &str, phase: &str| {
         format!(
             "redlatch: {method} waits for Redis, which nginx does not allow in the phase {phase}: \
@@ -66,7 +66,7 @@ fn phases_that_cannot_wait_are_refused_with_the_reason() {
 
 #[test]
 fn rewrite_access_content_and_timers_may_wait() {
-    let redis = Redis::start(&[]);
-    let nginx = Config::redis(redis.port).locations(LOCATIONS).start();
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).locations(LOCATIONS).start();
     assert_eq!(nginx.get("/everywhere"), (200, "true\n".to_owned()));
 }

@@ -1,13 +1,13 @@
-//! Servers that are away, refuse, or do not answer in time.
+//! Servers that are away or refuse.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ask, fence, inspect, redis_and_nginx, text, until};
-use crate::support::nginx::{Config, Nginx, signal};
-use crate::support::redis::Redis;
+use super::{ask, fence, free_port, redis_and_nginx, text, until};
+use crate::support::Server;
+use crate::support::nginx::{Config, Nginx};
 
 /// Both ways to acquire meet the error at once, wait or no wait.
 #[track_caller]
@@ -21,10 +21,8 @@ fn refused(nginx: &Nginx, params: &[(&str, &str)], error: &str) {
 
 #[test]
 fn no_server_is_a_connection_error() {
-    let redis = Redis::start(&[]);
-    let port = redis.port;
-    drop(redis);
-    let nginx = Config::redis(port).start();
+    let port = free_port();
+    let nginx = Config::new(&format!("port = {port}")).start();
     let error = format!(
         "connection: 127.0.0.1:{port} cannot be reached (connection refused): \
          is the server running, are host and port right?"
@@ -44,7 +42,7 @@ fn a_server_that_is_not_redis_is_a_connection_error() {
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
-    let nginx = Config::redis(port).start();
+    let nginx = Config::new(&format!("port = {port}")).start();
     for _ in 0..6 {
         let answer = nginx.call("try_acquire", &[("name", "n"), ("o.timeout", "1")]);
         let error = text(&answer, "error");
@@ -55,10 +53,14 @@ fn a_server_that_is_not_redis_is_a_connection_error() {
 
 #[test]
 fn passwords_that_are_missing_or_wrong_say_which_option_to_set() {
-    let redis = Redis::start(&["--requirepass", "secret"]);
-    let nginx = Config::redis(redis.port).start();
+    let redis = Server::start(&["--requirepass", "secret"]).unwrap();
+    let nginx = Config::redis(&redis).start();
     let name = ("name", "n");
-    refused(&nginx, &[name], "redis: NOAUTH Authentication required (set the options password and, if there is one, username)");
+    refused(
+        &nginx,
+        &[name],
+        "redis: NOAUTH Authentication required (set the options password and, if there is one, username)",
+    );
     let wrong = "redis: WRONGPASS invalid username-password pair or user is disabled \
                  (check the options username and password)";
     refused(&nginx, &[name, ("o.password", "guess")], wrong);
@@ -73,10 +75,10 @@ fn passwords_that_are_missing_or_wrong_say_which_option_to_set() {
 
 #[test]
 fn databases_and_users_never_share_a_connection() {
-    let redis = Redis::start(&[]);
+    let redis = Server::start(&[]).unwrap();
     ask::<()>(&redis, &["ACL", "SETUSER", "al", "on", ">a", "~*", "&*", "+@all"]);
-    let nginx = Config::redis(redis.port).workers(1).start();
-    let (al, password) = (("o.username", "al"), ("o.password", "a"));
+    let nginx = Config::redis(&redis).workers(1).start();
+    let (al, password) = (("o.username", "al"), ("o.password", "s:a"));
     for _ in 0..3 {
         assert!(nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.05")])["owner"].is_string());
         assert!(nginx.call("try_acquire", &[("name", "n"), ("o.database", "3"), ("ttl", "0.05")])["owner"].is_string());
@@ -92,12 +94,13 @@ fn databases_and_users_never_share_a_connection() {
 
 #[test]
 fn a_replica_says_to_connect_to_the_primary() {
-    let primary = Redis::start(&[]);
-    let replica = Redis::start(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+    let port = free_port().to_string();
+    let _primary = Server::start(&["--port", &port]).unwrap();
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &port]).unwrap();
     until("the replica is in sync", || {
         ask::<String>(&replica, &["INFO", "replication"]).contains("master_link_status:up")
     });
-    let nginx = Config::redis(replica.port).start();
+    let nginx = Config::redis(&replica).start();
     let error = "redis: READONLY You can't write against a read only replica \
                  (this server is a replica: connect to the primary)";
     refused(&nginx, &[("name", "n")], error);
@@ -124,7 +127,11 @@ fn users_without_the_permissions_are_told_which() {
     for (user, rules, error) in [
         ("noscript", ["~*", "-@scripting"], "NOPERM this user has no permissions to run the 'evalsha' command"),
         ("nohset", ["~*", "-hset"], "ERR The user executing the script can't run this command or subcommand"),
-        ("nokey", ["~else:*", "+@all"], "NOPERM this user has no permissions to access one of the keys used as arguments"),
+        (
+            "nokey",
+            ["~else:*", "+@all"],
+            "NOPERM this user has no permissions to access one of the keys used as arguments",
+        ),
     ] {
         ask::<()>(&redis, &["ACL", "SETUSER", user, "on", ">p", "+@all", rules[0], rules[1]]);
         let params = [("name", "n"), ("o.username", user), ("o.password", "p")];
@@ -144,82 +151,4 @@ fn a_key_of_another_type_is_left_as_it_is() {
         assert_eq!(text(&nginx.call(op, &[("name", "n"), ("owner", "o")]), "error"), error);
     }
     assert_eq!(ask::<String>(&redis, &["GET", "redlatch:m1:n"]), "mine");
-}
-
-#[test]
-fn the_lock_of_a_killed_worker_is_free_after_its_ttl() {
-    let (_redis, nginx) = redis_and_nginx();
-    thread::scope(|scope| {
-        let cut = scope.spawn(|| nginx.get(&Nginx::path("hold", &[("name", "n"), ("ttl", "1"), ("hold", "30")])));
-        until("it is held", || inspect(&nginx, "n")[0] == 1);
-        let label = inspect(&nginx, "n")[4].as_str().unwrap().to_owned();
-        let worker = label.rsplit('/').next().unwrap().parse().unwrap();
-        assert!(nginx.workers().contains(&worker), "the label names the worker: {label}");
-        signal("KILL", worker);
-        assert_eq!(cut.join().unwrap().0, 0, "the holder's client is cut off");
-    });
-    assert_eq!(text(&nginx.call("try_acquire", &[("name", "n")]), "error"), "held");
-    assert!(nginx.call("acquire", &[("name", "n"), ("wait", "20")])["fence"].is_string());
-}
-
-#[test]
-fn a_restarted_server_is_used_again_without_an_error() {
-    let (redis, nginx) = redis_and_nginx();
-    for _ in 0..10 {
-        nginx.call("hold", &[("name", "n")]);
-    }
-    let port = redis.port;
-    drop(redis);
-    let _redis = Redis::start_on(port, &[]);
-    for _ in 0..10 {
-        assert_eq!(nginx.call("hold", &[("name", "n")])["released"], true);
-    }
-}
-
-#[test]
-fn a_lost_reply_is_asked_for_again_by_the_same_owner() {
-    let (redis, nginx) = redis_and_nginx();
-    nginx.call("hold", &[("name", "n"), ("o.timeout", "0.3")]);
-    signal("STOP", redis.pid());
-    let lease = thread::scope(|scope| {
-        let waiter = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("o.timeout", "0.3")]));
-        thread::sleep(Duration::from_millis(450));
-        signal("CONT", redis.pid());
-        waiter.join().unwrap()
-    });
-    assert_eq!(fence(&lease).to_string(), inspect(&nginx, "n")[3].as_str().unwrap(), "{lease}");
-    assert_eq!(nginx.call("release", &[("name", "n"), ("owner", text(&lease, "owner"))])["released"], true);
-}
-
-#[test]
-fn an_acquire_that_nobody_waits_for_any_more_is_not_granted_later() {
-    let redis = Redis::start(&[]);
-    let nginx = Config::redis(redis.port).workers(1).options("timeout = 0.2").start();
-    nginx.call("hold", &[("name", "n")]);
-    signal("STOP", redis.pid());
-    let answer = nginx.call("try_acquire", &[("name", "n")]);
-    signal("CONT", redis.pid());
-    assert!(text(&answer, "error").starts_with("unknown: 127.0.0.1:"), "{answer}");
-    assert_eq!(inspect(&nginx, "n")[0], 2, "free, though the requests were run after all");
-    assert!(ask::<String>(&redis, &["INFO", "commandstats"]).contains("cmdstat_evalsha:calls="));
-}
-
-#[test]
-fn lua_resty_redis_104_a_connection_that_timed_out_is_closed_not_pooled() {
-    let redis = Redis::start(&[]);
-    let nginx = Config::redis(redis.port).workers(1).options("timeout = 0.2").start();
-    nginx.call("hold", &[("name", "n")]);
-    for round in 0..5 {
-        signal("STOP", redis.pid());
-        nginx.call("raw", &[("script", "mutex/inspect"), ("key", "late"), ("a", "0")]);
-        signal("CONT", redis.pid());
-        // With the late reply still in the pooled connection, each of these would read its predecessor's.
-        for name in ["a", "b", "c"] {
-            let name = format!("{name}{round}");
-            let lease = nginx.call("try_acquire", &[("name", &name)]);
-            let key = format!("redlatch:m1:{name}");
-            assert_eq!(ask::<String>(&redis, &["HGET", &key, "owner"]), text(&lease, "owner"));
-            assert_eq!(ask::<String>(&redis, &["HGET", &key, "fence"]), text(&lease, "fence"));
-        }
-    }
 }

@@ -87,6 +87,26 @@ fn a_waiter_that_died_costs_the_others_no_more_than_its_window() {
 }
 
 #[test]
+fn a_release_goes_past_any_number_of_dead_waiters() {
+    let (_redis, nginx) = redis_and_nginx();
+    let first = nginx.call("try_acquire", &[("name", "n"), ("ttl", "60")]);
+    let join = |owner: &str, window_ms: &str, label: &str| {
+        let args = [owner, "10000", window_ms, "3000", "0", "0", "3600000", label, "", "0"];
+        let mut params = vec![("script", "mutex/acquire"), ("key", "redlatch:m1:n")];
+        params.extend(args.map(|arg| ("a", arg)));
+        assert_eq!(nginx.call("raw", &params)["reply"][0], 2);
+    };
+    // Windows that are open until all of them wait, so that none of them drops the ones before.
+    (0..300).for_each(|i| join(&format!("dead:{i}"), "2000", "dead"));
+    join("alive:1", "60000", "alive");
+    thread::sleep(Duration::from_millis(2001));
+    assert_eq!(inspect(&nginx, "n")[6], 301);
+    nginx.call("release", &[("name", "n"), ("owner", text(&first, "owner"))]);
+    let seen = inspect(&nginx, "n");
+    assert_eq!((&seen[0], &seen[4]), (&1.into(), &"alive".into()), "{seen}");
+}
+
+#[test]
 fn plain_waits_by_asking_again() {
     let (redis, nginx) = redis_and_nginx();
     let waits = [("name", "k"), ("o.family", "plain"), ("wait", "0.3")];

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use super::{Server, signal};
 
 const MODULES: &str = "/usr/lib/nginx/modules";
 const STARTUP: Duration = Duration::from_secs(10);
@@ -28,14 +30,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Two workers that use the Redis on this port.
-    pub fn redis(port: u16) -> Self {
-        Self {
-            workers: 2,
-            options: format!("port = {port}"),
-            locations: String::new(),
-            lib: root().join("lua/lib"),
-        }
+    /// Two workers that use this Redis.
+    pub fn redis(server: &Server) -> Self {
+        Self::new(&format!("socket = \"{}\"", server.socket().display()))
+    }
+
+    /// Two workers with these options of `redlatch.new`.
+    pub fn new(options: &str) -> Self {
+        Self { workers: 2, options: options.to_owned(), locations: String::new(), lib: root().join("lua/lib") }
     }
 
     pub fn workers(mut self, workers: u32) -> Self {
@@ -72,13 +74,6 @@ impl Config {
             .replace("@LOCATIONS@", &self.locations)
     }
 
-    /// `nginx -t` on this configuration.
-    pub fn check(&self) -> Output {
-        let folder = Folder::new();
-        fs::write(folder.0.join("nginx.conf"), self.fill(&folder)).unwrap();
-        nginx(&folder.0).arg("-t").output().expect("nginx is installed")
-    }
-
     pub fn start(&self) -> Nginx {
         let folder = Folder::new();
         let conf = self.fill(&folder);
@@ -99,11 +94,34 @@ impl Nginx {
         Folder::new()
     }
 
+    /// The first lines of a nginx that refuses to start.
+    pub fn refusal(config: &Config) -> String {
+        let folder = Folder::new();
+        fs::write(folder.0.join("nginx.conf"), config.fill(&folder)).unwrap();
+        let output = nginx(&folder.0).output().expect("nginx is installed");
+        assert!(!output.status.success(), "it does start");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Starts nginx with `conf`, which listens on the unix socket `socket` inside `folder`.
     pub fn start(folder: Folder, conf: &str, socket: &str) -> Self {
         fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        let command = nginx(&folder.0);
+        Self::wait_for(command, folder, socket)
+    }
+
+    /// The same for a configuration that relies on an installed package and on nginx' defaults.
+    pub fn start_installed(folder: Folder, conf: &str, socket: &str) -> Self {
+        fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        let mut command = nginx(&folder.0);
+        command.env("LUA_PATH", format!("{}/lua/lib/?.lua;;", root().display()));
+        command.arg("-g").arg(format!("daemon off; user root; pid {}/nginx.pid;", folder.0.display()));
+        Self::wait_for(command, folder, socket)
+    }
+
+    fn wait_for(mut command: Command, folder: Folder, socket: &str) -> Self {
         let out = fs::File::create(folder.0.join("stderr")).unwrap();
-        let child = nginx(&folder.0).stderr(out).spawn().expect("nginx is installed");
+        let child = command.stderr(out).spawn().expect("nginx is installed");
         let mut nginx = Self { child, socket: folder.0.join(socket), folder };
         let started = Instant::now();
         while UnixStream::connect(&nginx.socket).is_err() {
@@ -117,15 +135,21 @@ impl Nginx {
 
     /// Answer of `GET path`: status and body. An answer that breaks off has the status 0.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+        let mut stream = self.send(path);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         (status, body.to_owned())
+    }
+
+    /// Sends `GET path` and leaves the answer unread.
+    pub fn send(&self, path: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+        stream
     }
 
     /// A request to the handler, see `tests/nginx/README.md`. Values are percent-encoded here.
@@ -142,6 +166,11 @@ impl Nginx {
             path += &format!("&{param}={}", percent_encode(value.as_bytes()));
         }
         path
+    }
+
+    /// Reads the configuration again, as `nginx -s reload` does.
+    pub fn reload(&self) {
+        signal(self.child.id(), "HUP");
     }
 
     pub fn error_log(&self) -> String {
@@ -163,11 +192,11 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         let workers = self.workers();
-        signal("TERM", self.child.id());
+        kill("TERM", self.child.id());
         let asked = Instant::now();
         while self.child.try_wait().is_ok_and(|status| status.is_none()) {
             if asked.elapsed() > Duration::from_secs(5) {
-                workers.iter().for_each(|&pid| signal("KILL", pid));
+                workers.iter().for_each(|&pid| kill("KILL", pid));
                 let _ = self.child.kill();
             }
             thread::sleep(Duration::from_millis(5));
@@ -197,10 +226,9 @@ impl Drop for Folder {
     }
 }
 
-/// Sends a signal to one process, `signal("STOP", pid)`.
-pub fn signal(name: &str, pid: u32) {
-    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
-    status.expect("kill is installed");
+/// A signal that may come too late.
+fn kill(name: &str, pid: u32) {
+    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 pub fn percent_encode(bytes: &[u8]) -> String {

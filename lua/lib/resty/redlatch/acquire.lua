@@ -92,6 +92,8 @@ return function(lock, attempt)
     else
       pause = min(lock.family.pause(lock, attempt, remaining, last), left)
     end
-    sleep(pause)
+    if pause > 0 then
+      sleep(max(pause, 0.001))
+    end
   end
 end

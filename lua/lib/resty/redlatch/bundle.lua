@@ -1,5 +1,6 @@
--- The scripts by name, each one proved against its digest when the module is loaded: a package whose bytes were
--- changed on the way fails `nginx -t` instead of a request.
+-- The scripts by name, each one proved against its digest when the module is loaded. Loaded in init_by_lua, a package
+-- whose bytes were changed on the way does not let nginx start, or reload: the old workers go on.
+-- (`nginx -t` does not run init_by_lua.)
 local scripts = require "resty.redlatch.scripts"
 local hex = require "resty.redlatch.hex"
 

@@ -14,8 +14,8 @@ local _M = {}
 
 -- SCRIPT LOAD on the very connection that answered NOSCRIPT.
 -- @return true; or false and the server's error; or nil and why no reply came
-local function load_script(red, script)
-  local digest, err = command(red, "script", "LOAD", script.source)
+local function load_script(red, deadline, script)
+  local digest, err = command(red, deadline, "script", "LOAD", script.source)
   if not digest then
     return digest, err
   end
@@ -27,10 +27,10 @@ end
 
 -- @return reply and the moment before it was asked for; or false and the server's error; or nil, why no reply came,
 -- and true if the script may have run
-local function evaluate(lock, red, script, key, args)
+local function evaluate(lock, red, deadline, script, key, args)
   for _ = 1, ROUNDS do
     local sent = clock()
-    local reply, err = command(red, "evalsha", script.digest, 1, key, unpack(args))
+    local reply, err = command(red, deadline, "evalsha", script.digest, 1, key, unpack(args))
     if reply then
       return reply, sent
     elseif reply == nil then
@@ -39,7 +39,7 @@ local function evaluate(lock, red, script, key, args)
       return false, err
     end
     local loaded
-    loaded, err = load_script(red, script)
+    loaded, err = load_script(red, deadline, script)
     if loaded == nil then
       return nil, err, false
     elseif not loaded then
@@ -50,7 +50,7 @@ local function evaluate(lock, red, script, key, args)
     end
   end
   local sent = clock()
-  local reply, err = command(red, "eval", script.source, 1, key, unpack(args))
+  local reply, err = command(red, deadline, "eval", script.source, 1, key, unpack(args))
   if reply == nil then
     return nil, err, true
   end
@@ -61,19 +61,20 @@ end
 -- @param name of the script, for instance "mutex/acquire"
 -- @param key the one key
 -- @param args array of strings, or a function that makes it once there is a connection
--- @param seconds how long the server may take
+-- @param seconds how long all of it may take, the connection too
 -- @param fresh true to use no connection of the pool
 -- @return the reply (an array) and the moment before it was asked for; or nil, an error of the closed list, and
 --   "refused" (the server answered with an error), "connection" (the script did not run) or "unknown" (it may have)
 function _M.run(lock, name, key, args, seconds, fresh)
-  local red, err, kind = connection.borrow(lock, seconds, fresh)
+  local deadline = clock() + seconds
+  local red, err, kind = connection.borrow(lock, deadline, fresh)
   if not red then
     return nil, err, kind
   end
   if type(args) == "function" then
     args = args()
   end
-  local reply, detail, may_have_run = evaluate(lock, red, bundle[name], key, args)
+  local reply, detail, may_have_run = evaluate(lock, red, deadline, bundle[name], key, args)
   if reply == nil then
     if may_have_run then
       return nil, "unknown: " .. lock.address .. " gave no reply (" .. detail .. "): the script may have run", "unknown"

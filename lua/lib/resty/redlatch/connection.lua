@@ -1,4 +1,5 @@
 -- Connections to the server, kept in nginx' own pool between requests.
+local clock = require "resty.redlatch.clock"
 local errors = require "resty.redlatch.errors"
 local server_clock = require "resty.redlatch.server_clock"
 
@@ -13,9 +14,16 @@ end
 
 local _M = {}
 
+-- What is left until `deadline`, as the client library wants it.
+local function milliseconds_until(deadline)
+  return math.max(math.floor((deadline - clock()) * 1000), 1)
+end
+
 -- One command on an open connection.
+-- @param deadline when to stop waiting for the reply, on the boot-time clock
 -- @return reply; or false and the server's error; or nil and why no reply came: the connection is closed then
-function _M.command(red, name, ...)
+function _M.command(red, deadline, name, ...)
+  red:set_timeout(milliseconds_until(deadline))
   -- The client library throws on some replies that are not Redis'.
   local ok, reply, err = pcall(red[name], red, ...)
   if not ok then
@@ -29,8 +37,8 @@ function _M.command(red, name, ...)
 end
 
 -- TIME, so that the first acquire too can say until when it may be granted.
-local function ask_time(lock, red)
-  local reply, err = _M.command(red, "time")
+local function ask_time(lock, red, deadline)
+  local reply, err = _M.command(red, deadline, "time")
   if type(reply) == "table" and tonumber(reply[1]) and tonumber(reply[2]) then
     server_clock.observe(lock, reply[1] * 1e6 + reply[2])
   elseif reply then
@@ -43,22 +51,22 @@ local function ask_time(lock, red)
 end
 
 -- What a connection has to hear once. The first reply also proves that a Redis is there.
-local function introduce(lock, red)
+local function introduce(lock, red, deadline)
   local reply, err
   if lock.password then
     if lock.username then
-      reply, err = _M.command(red, "auth", lock.username, lock.password)
+      reply, err = _M.command(red, deadline, "auth", lock.username, lock.password)
     else
-      reply, err = _M.command(red, "auth", lock.password)
+      reply, err = _M.command(red, deadline, "auth", lock.password)
     end
   else
     reply = true
   end
   if reply then
-    reply, err = ask_time(lock, red)
+    reply, err = ask_time(lock, red, deadline)
   end
   if reply and lock.database > 0 then
-    reply, err = _M.command(red, "select", lock.database)
+    reply, err = _M.command(red, deadline, "select", lock.database)
   end
   if reply == nil then
     return nil, "connection: " .. lock.address .. " gives no Redis answer (" .. err .. "): is a Redis there, and awake?"
@@ -77,17 +85,17 @@ local function connect(lock, red)
   return red:connect(lock.host, lock.port, pool)
 end
 
--- @param seconds how long each step may take
+-- @param deadline when to give up, on the boot-time clock
 -- @param fresh true for a connection that nobody used before, after a used one went wrong
 -- @return a connection; or nil, "connection: …" or "redis: …", and "connection" or "refused"
-function _M.borrow(lock, seconds, fresh)
+function _M.borrow(lock, deadline, fresh)
   local red, ok, err, kind
   repeat
     red, err = client:new()
     if not red then
       return nil, "connection: " .. err, "connection"
     end
-    red:set_timeout(math.max(math.floor(seconds * 1000), 1))
+    red:set_timeout(milliseconds_until(deadline))
     ok, err = connect(lock, red)
     if not ok then
       return nil, "connection: " .. lock.address .. " cannot be reached (" .. (err or "no reason given")
@@ -99,7 +107,7 @@ function _M.borrow(lock, seconds, fresh)
     end
   until not (used and fresh)
   if red:get_reused_times() == 0 then
-    ok, err, kind = introduce(lock, red)
+    ok, err, kind = introduce(lock, red, deadline)
     if not ok then
       return nil, err, kind or "connection"
     end

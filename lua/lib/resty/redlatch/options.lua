@@ -43,6 +43,12 @@ end
 local ttl = number(0.001, LONGEST_TTL, " seconds")
 local name = bytes(1, 512)
 
+local function namespace(value)
+  if type(value) ~= "string" or #value > 64 or not value:find("^[!-~]+$") then
+    return "must be 1 to 64 printable ASCII characters without spaces"
+  end
+end
+
 local function fence_floor(value)
   if type(value) == "string" then
     value = value:find("^%d+$") and #value <= 16 and tonumber(value)
@@ -59,7 +65,7 @@ local rules_of_new = {
   username = bytes(1, 512),
   password = bytes(1, 4096),
   database = whole(0, 2147483647),
-  namespace = bytes(1, 128),
+  namespace = namespace,
   timeout = number(0.001, 3600, " seconds"),
   pool_size = whole(1, 65535),
   keepalive = number(0.001, 86400, " seconds"),
