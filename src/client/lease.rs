@@ -171,6 +171,15 @@ impl<F> Lease<F> {
         outcome
     }
 
+    /// Leaves the lease on the server, to be extended and released by whoever has the owner token: it is not renewed
+    /// any more and not given back by this process.
+    pub fn into_owner_token(mut self) -> String {
+        if let Some(guard) = self.guard.take() {
+            guard.disarm();
+        }
+        self.core.owner.clone()
+    }
+
     /// The owner token: for programs that must carry the lease to another process. Whoever has it can release.
     pub fn owner_token(&self) -> &str {
         &self.core.owner

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     clock,
     protocol::Moment,
 };
-use abandon::Abandoned;
+use abandon::Cleanup;
 use inbox::Inbox;
 use keeper::Keeper;
 use lock::{Family, Target};
@@ -54,7 +54,7 @@ struct Shared {
     keeper: Arc<Keeper>,
     /// Ends the keeper when the last clone of the client is dropped.
     _gone: DropGuard,
-    abandoned: mpsc::UnboundedSender<Abandoned>,
+    cleanups: mpsc::UnboundedSender<Cleanup>,
     settings: ClientBuilder,
     namespace: Namespace,
     id: String,
@@ -113,6 +113,20 @@ impl Client {
         &self.shared.namespace
     }
 
+    /// Waits until every lease and every acquire that was dropped so far is given back.
+    ///
+    /// For programs that end: what is still to be released when the runtime stops ends by its TTL only.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time; the releases go on in the background.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.shared.cleanups.send(Cleanup::Settle(done)).is_ok() {
+            let _ = settled.await;
+        }
+    }
+
     /// A fresh owner token: secret proof of one acquisition.
     fn owner(&self) -> String {
         format!("{}:{}", self.shared.id, self.shared.attempts.fetch_add(1, Ordering::Relaxed))
@@ -152,16 +166,23 @@ impl Default for ClientBuilder {
         Self {
             namespace: "redlatch".to_owned(),
             label: format!("{}/{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
-            timeout: Duration::from_secs(2),
-            ttl: Duration::from_secs(10),
+            timeout: Self::DEFAULT_TIMEOUT,
+            ttl: Self::DEFAULT_TTL,
             claim: Duration::from_secs(3),
-            retention: Duration::from_secs(3600),
+            retention: Self::DEFAULT_RETENTION,
             strict: false,
         }
     }
 }
 
 impl ClientBuilder {
+    /// The [`timeout`](Self::timeout) of a client that sets none.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+    /// The [`ttl`](Self::ttl) of a client that sets none.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
+    /// The [`retention`](Self::retention) of a client that sets none.
+    pub const DEFAULT_RETENTION: Duration = Duration::from_secs(3600);
+
     /// Prefix of every key and channel. Defaults to `redlatch`.
     pub fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
@@ -240,7 +261,7 @@ impl ClientBuilder {
                 }
             }
         }
-        let (abandoned, queue) = mpsc::unbounded_channel();
+        let (cleanups, queue) = mpsc::unbounded_channel();
         tokio::spawn(abandon::release_all(queue));
         let keeper = Arc::<Keeper>::default();
         let gone = CancellationToken::new();
@@ -251,7 +272,7 @@ impl ClientBuilder {
                 inbox,
                 keeper,
                 _gone: gone.drop_guard(),
-                abandoned,
+                cleanups,
                 settings: self,
                 namespace,
                 id,

@@ -92,8 +92,8 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // The workers end with their master; nothing of this server is worth a graceful stop.
-        if let Some(pid) = self.process.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        if let Some(pid) = self.process.id() {
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::SIGKILL);
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
@@ -107,7 +107,7 @@ fn configuration(workers: usize) -> String {
         .map(|path| format!("load_module {};\n", path.display()))
         .collect();
     // A master that runs as root would give its workers to a user who cannot reach this private folder.
-    let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
+    let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };
     include_str!("nginx.conf")
         .replace("# load_module\n", &modules)
         .replace("# user\n", user)

@@ -33,13 +33,13 @@ pub struct Shop {
 impl Shop {
     /// Opens the shop on the server at `url`, with keys that start with `namespace`.
     pub async fn open(client: Client, url: &str, namespace: &str) -> Result<Self, DemoError> {
-        let failed = |error: redis::RedisError| DemoError::Nginx(error.to_string());
+        let failed = |error: redis::RedisError| DemoError::Buyer(error.to_string());
         let info = url.into_connection_info().map_err(failed)?;
         let redis = info.redis_settings();
         let mut connection = match info.addr() {
             redis::ConnectionAddr::Unix(path) => json!({ "socket": path }),
             redis::ConnectionAddr::Tcp(host, port) => json!({ "host": host, "port": port }),
-            other => return Err(DemoError::Nginx(format!("no nginx buyers for {other}"))),
+            other => return Err(DemoError::Buyer(format!("no nginx buyers for {other}"))),
         };
         connection["username"] = json!(redis.username());
         connection["password"] = json!(redis.password());
@@ -69,7 +69,7 @@ impl Shop {
     }
 
     async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, DemoError> {
-        command.query_async(&mut self.connection.clone()).await.map_err(|error| DemoError::Nginx(error.to_string()))
+        command.query_async(&mut self.connection.clone()).await.map_err(|error| DemoError::Buyer(error.to_string()))
     }
 
     async fn stock_up(&self, stock: u32) -> Result<(), DemoError> {
@@ -161,16 +161,16 @@ impl Sale<'_> {
                 lease.release().await?;
                 Ok(waited)
             }
-            Attempt::Held(_) => Err(DemoError::Nginx(format!("a buyer waited for more than {PATIENCE:?}"))),
+            Attempt::Held(_) => Err(DemoError::Buyer(format!("a buyer waited for more than {PATIENCE:?}"))),
         }
     }
 
     async fn buy_by_nginx(&self, nginx: &Nginx) -> Result<Duration, DemoError> {
         let path = if self.locked { "/buy?locked=1" } else { "/buy" };
-        let answer = nginx.get(path).await.map_err(|error| DemoError::Nginx(error.to_string()))?;
+        let answer = nginx.get(path).await.map_err(|error| DemoError::Buyer(error.to_string()))?;
         match (answer["error"].as_str(), answer["waited_ms"].as_f64()) {
             (None, Some(waited_ms)) => Ok(Duration::from_secs_f64(waited_ms.max(0.0) / 1000.0)),
-            (error, _) => Err(DemoError::Nginx(error.unwrap_or("an answer without waited_ms").to_owned())),
+            (error, _) => Err(DemoError::Buyer(error.unwrap_or("an answer without waited_ms").to_owned())),
         }
     }
 }
