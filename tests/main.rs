@@ -2,5 +2,6 @@
 
 mod bundle;
 mod client;
+mod conformance;
 mod scripts;
 mod support;
