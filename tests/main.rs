@@ -3,5 +3,7 @@
 mod bundle;
 mod client;
 mod conformance;
+mod nginx;
+mod readme;
 mod scripts;
 mod support;

@@ -107,14 +107,18 @@ if remaining_ms > 0 then
   end
 end
 
-local now = time[1] .. string.sub('000000', #time[2] + 1) .. time[2]
+local now = time[1] .. time[2]
+if #time[2] < 6 then
+  now = string.format('%.0f', now_us)
+end
 local fence = now
-local last_fence = math.max(tonumber(lock[4] or 0), fence_floor)
-if last_fence >= now_us then
+-- Fences of equal length compare as strings, which spares two conversions in nearly every call.
+if fence_floor >= now_us or (lock[4] and (lock[4] >= now or #lock[4] ~= #now)) then
+  local last_fence = math.max(tonumber(lock[4] or 0), fence_floor)
   if last_fence >= 9007199254740991 then
     return redis.error_reply('FENCEEXHAUSTED no fence is left below 2^53 for this lock')
   end
-  fence = string.format('%.0f', last_fence + 1)
+  fence = string.format('%.0f', math.max(last_fence + 1, now_us))
 end
 local released = lock[5] or ''
 if lock[1] and not lock[2] then
