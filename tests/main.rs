@@ -3,6 +3,7 @@
 mod bundle;
 mod client;
 mod conformance;
+mod mutants;
 mod nginx;
 mod readme;
 mod scripts;

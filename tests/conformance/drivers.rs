@@ -11,7 +11,10 @@ use redlatch::{
     },
 };
 
-use crate::support::{Raw, Server};
+use crate::support::{
+    Raw, Server,
+    nginx::{Config, Nginx, percent_encode},
+};
 
 /// One element of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +43,15 @@ pub trait Driver {
 }
 
 /// Scripts by name.
-pub type Sources = BTreeMap<String, Vec<u8>>;
+pub type Sources = BTreeMap<String, String>;
 
 /// The newest version of each script as it is shipped.
 pub fn shipped() -> Sources {
     let scripts = bundle::embedded().unwrap().scripts();
-    scripts.iter().map(|script| (script.name().to_owned(), script.source().to_vec())).collect()
+    scripts
+        .iter()
+        .map(|script| (script.name().to_owned(), String::from_utf8(script.source().to_vec()).unwrap()))
+        .collect()
 }
 
 /// EVALSHA on a connection that knows nothing of redlatch.
@@ -63,12 +69,12 @@ impl RawDriver {
 impl Driver for RawDriver {
     fn call(&mut self, script: &str, key: &[u8], args: &[Vec<u8>]) -> Result<Answer, String> {
         let source = &self.sources[script];
-        let digest = Digest::of(source);
+        let digest = Digest::of(source.as_bytes());
         let mut words: Vec<&[u8]> = vec![b"EVALSHA", digest.as_str().as_bytes(), b"1", key];
         words.extend(args.iter().map(Vec::as_slice));
         let mut reply = self.connection.run(&words);
         if reply.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-            self.connection.run(&[b"SCRIPT", b"LOAD", source]).expect("the script compiles");
+            self.connection.run(&[b"SCRIPT", b"LOAD", source.as_bytes()]).expect("the script compiles");
             reply = self.connection.run(&words);
         }
         match reply.map_err(|error| error.code().unwrap_or("no reply").to_owned())? {
@@ -140,6 +146,44 @@ async fn untyped(caller: &Caller, script: &str, key: &[u8], args: &[Vec<u8>]) ->
     match caller.run(script, key, &args).await? {
         Value::Array(values) => Ok(numbered(values.into_iter().map(field).collect()).unwrap()),
         other => panic!("a reply that is no array: {other:?}"),
+    }
+}
+
+/// The module `resty.redlatch` behind HTTP.
+pub struct NginxDriver {
+    nginx: Nginx,
+}
+
+impl NginxDriver {
+    pub fn new(server: &Server) -> Self {
+        Self { nginx: Config::redis(server).start() }
+    }
+}
+
+impl Driver for NginxDriver {
+    fn call(&mut self, script: &str, key: &[u8], args: &[Vec<u8>]) -> Result<Answer, String> {
+        let mut path = format!("/call?op=raw&script={script}&key={}", percent_encode(key));
+        args.iter().for_each(|arg| path += &format!("&a={}", percent_encode(arg)));
+        let (status, body) = self.nginx.get(&path);
+        assert_eq!(status, 200, "{path}: {body}");
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+        match (&answer["reply"], answer["error"].as_str(), answer["kind"].as_str()) {
+            (serde_json::Value::Array(fields), None, None) => numbered(fields.iter().map(json_field).collect()),
+            // "redis: CODE text (what to do)"
+            (_, Some(error), Some("refused")) => {
+                Err(error.strip_prefix("redis: ").and_then(|text| text.split(' ').next()).unwrap_or(error).to_owned())
+            }
+            _ => Err(body),
+        }
+    }
+}
+
+fn json_field(value: &serde_json::Value) -> Field {
+    match value {
+        serde_json::Value::Number(number) => Field::Integer(number.as_i64().expect("replies have integers")),
+        serde_json::Value::String(text) => Field::Bytes(text.clone().into_bytes()),
+        serde_json::Value::Array(values) => Field::List(values.iter().map(json_field).collect()),
+        other => panic!("no script answers {other}"),
     }
 }
 

@@ -8,9 +8,12 @@ use std::collections::BTreeSet;
 
 use redlatch::{Name, Namespace, bundle};
 
-use crate::support::Server;
-use drivers::TypedDriver;
-pub use drivers::{Driver, RawDriver, shipped};
+use crate::support::{
+    Raw, Server,
+    nginx::{Config, percent_encode},
+};
+pub use drivers::{Driver, RawDriver, Sources, shipped};
+use drivers::{NginxDriver, TypedDriver};
 pub use run::Runner;
 pub use table::cases;
 use table::{Action, Expected};
@@ -35,6 +38,12 @@ fn raw_evalsha_answers_as_the_table_says() {
 fn the_rust_client_answers_as_the_table_says() {
     let server = Server::start(&[]).unwrap();
     check(&server, &mut TypedDriver::new(&server));
+}
+
+#[test]
+fn nginx_answers_as_the_table_says() {
+    let server = Server::start(&[]).unwrap();
+    check(&server, &mut NginxDriver::new(&server));
 }
 
 #[test]
@@ -90,4 +99,19 @@ fn rust_makes_the_golden_keys() {
         let made = Namespace::default().mutex_key(&Name::new(&name).unwrap());
         assert_eq!(made.escape_ascii().to_string(), key.escape_ascii().to_string());
     }
+}
+
+#[test]
+fn nginx_makes_the_golden_keys() {
+    let server = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&server).start();
+    let mut raw = Raw::connect(&server);
+    for (name, key) in golden_keys() {
+        // `s:` makes the handler pass a string even if it looks like a number.
+        let (_, answer) = nginx.get(&format!("/call?op=try_acquire&name=s:{}", percent_encode(&name)));
+        assert!(answer.contains("\"fence\":"), "{answer}");
+        let exists = raw.run(&[b"EXISTS", &key]).unwrap();
+        assert_eq!(exists, redis::Value::Int(1), "{}", key.escape_ascii());
+    }
+    assert_eq!(raw.must::<usize>(&["DBSIZE"]), golden_keys().len());
 }
