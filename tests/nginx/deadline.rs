@@ -1,7 +1,7 @@
 //! A lease is not used a moment longer than this machine can prove it.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{fence, number, redis_and_nginx, text};
 use crate::support::nginx::Config;
@@ -47,15 +47,32 @@ fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
 #[test]
 fn extend_to_less_counts_from_when_it_was_sent_even_if_no_reply_comes() {
     let (redis, nginx) = redis_and_nginx();
-    let params = [("name", "n"), ("ttl", "60"), ("hold", "0.3"), ("extend", "0.5"), ("o.timeout", "0.2")];
+    let params = [("name", "n"), ("ttl", "60"), ("hold", "0.5"), ("extend", "1"), ("o.timeout", "0.5")];
     thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
         signal(redis.pid(), "STOP");
+        let stopped = Instant::now();
         let answer = holder.join().unwrap();
+        assert!(stopped.elapsed() < Duration::from_secs(10), "the lease of 60 s is not relied on any more");
         signal(redis.pid(), "CONT");
         assert!(number(&answer, "before") > 50.0, "{answer}");
         assert_eq!(text(&answer, "error"), "lost", "{answer}");
         assert_eq!(number(&answer, "remaining"), 0.0);
     });
+}
+
+#[test]
+fn a_lease_that_is_over_here_stays_lost_even_if_the_server_would_extend_it() {
+    let (redis, nginx) = redis_and_nginx();
+    let params = [("name", "n"), ("ttl", "1"), ("hold", "1.1"), ("extend", "10")];
+    let answer = thread::scope(|scope| {
+        let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
+        super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
+        let owner: String = super::ask(&redis, &["HGET", "redlatch:m1:n", "owner"]);
+        let elsewhere = nginx.call("extend", &[("name", "n"), ("owner", &owner), ("ttl", "60")]);
+        assert!(number(&elsewhere, "remaining") > 59.0, "{elsewhere}");
+        holder.join().unwrap()
+    });
+    assert_eq!(text(&answer, "error"), "lost", "{answer}");
 }

@@ -112,10 +112,14 @@ fn a_release_whose_reply_is_lost_is_still_a_release() {
         let redis = Server::start(&[]).unwrap();
         let nginx = Config::redis(&redis).workers(1).options("timeout = 0.3").start();
         let params = [("name", "n"), ("ttl", "60"), ("hold", "0.2"), ("o.family", family)];
+        nginx.call("hold", &params);
+        ask::<()>(&redis, &["CONFIG", "RESETSTAT"]);
         let key = if family == "plain" { "n" } else { "redlatch:m1:n" };
         let answer = thread::scope(|scope| {
             let holder = scope.spawn(|| nginx.call("hold", &params));
-            until("it is held", || ask::<i64>(&redis, &["EXISTS", key]) == 1);
+            until("it is held", || {
+                ask::<i64>(&redis, &["EXISTS", key]) == 1 && (family == "plain" || inspect(&nginx, "n")[0] == 1)
+            });
             signal(redis.pid(), "STOP");
             thread::sleep(Duration::from_millis(650));
             signal(redis.pid(), "CONT");
