@@ -3,5 +3,6 @@
 mod bundle;
 mod client;
 mod nginx;
+mod readme;
 mod scripts;
 mod support;

@@ -74,7 +74,8 @@ impl Caller {
         let client = redis::Client::open(info.set_redis_settings(settings)).map_err(invalid)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout))
+            // Every command has a timeout of its own, which also covers the time of a reconnect.
+            .set_response_timeout(None)
             .set_number_of_retries(1)
             .set_automatic_resubscription()
             .set_push_sender(move |push| {

@@ -1,6 +1,9 @@
 //! Gives back what a dropped lease or a dropped acquire may still hold, on the same connection and so in order.
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use super::{Client, lock::Target};
 use crate::{call::Caller, clock, protocol::Moment};
@@ -11,6 +14,14 @@ pub(super) struct Abandoned {
     target: Target,
     owner: String,
     until: Moment,
+}
+
+/// What the client's background task is asked to do.
+pub(super) enum Cleanup {
+    /// Give back what this owner token may hold.
+    Release(Abandoned),
+    /// Say when everything asked for before is done.
+    Settle(oneshot::Sender<()>),
 }
 
 /// Sends the owner token to the client's background task when it is dropped, unless it was disarmed.
@@ -37,26 +48,38 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if self.armed {
             let shared = &self.client.shared;
-            let _ = shared.abandoned.send(Abandoned {
+            let _ = shared.cleanups.send(Cleanup::Release(Abandoned {
                 caller: shared.caller.clone(),
                 target: self.target.clone(),
                 owner: std::mem::take(&mut self.owner),
                 until: clock::now() + shared.settings.ttl.max(shared.settings.claim),
-            });
+            }));
         }
     }
 }
 
 /// Releases everything that arrives until the client and its last lease are gone.
-pub(super) async fn release_all(mut queue: mpsc::UnboundedReceiver<Abandoned>) {
+pub(super) async fn release_all(mut queue: mpsc::UnboundedReceiver<Cleanup>) {
     let mut releases = JoinSet::new();
-    while let Some(Abandoned { caller, target, owner, until }) = queue.recv().await {
-        releases.spawn(async move {
-            if let Err(error) = target.release(&caller, &owner, until).await {
-                tracing::debug!(%error, "an abandoned lease was not given back");
+    while let Some(cleanup) = queue.recv().await {
+        match cleanup {
+            Cleanup::Release(abandoned) => {
+                releases.spawn(abandoned.release());
             }
-        });
+            Cleanup::Settle(done) => {
+                while releases.join_next().await.is_some() {}
+                let _ = done.send(());
+            }
+        }
         while releases.try_join_next().is_some() {}
     }
     while releases.join_next().await.is_some() {}
+}
+
+impl Abandoned {
+    async fn release(self) {
+        if let Err(error) = self.target.release(&self.caller, &self.owner, self.until).await {
+            tracing::debug!(%error, "an abandoned lease was not given back");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod abandon;
 mod inbox;
+mod keeper;
 mod lease;
 mod lock;
 
@@ -13,7 +14,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Error, Name, Namespace,
@@ -21,8 +23,9 @@ use crate::{
     clock,
     protocol::Moment,
 };
-use abandon::Abandoned;
+use abandon::Cleanup;
 use inbox::Inbox;
+use keeper::Keeper;
 use lock::{Family, Target};
 
 pub use lease::Lease;
@@ -48,11 +51,15 @@ pub struct Client {
 struct Shared {
     caller: Caller,
     inbox: Inbox,
-    abandoned: mpsc::UnboundedSender<Abandoned>,
+    keeper: Arc<Keeper>,
+    /// Ends the keeper when the last clone of the client is dropped.
+    _gone: DropGuard,
+    cleanups: mpsc::UnboundedSender<Cleanup>,
     settings: ClientBuilder,
     namespace: Namespace,
     id: String,
     attempts: AtomicU64,
+    leases: AtomicU64,
     server_clock: StdMutex<Option<(u64, Moment)>>,
 }
 
@@ -79,7 +86,7 @@ impl Client {
     pub fn mutex(&self, name: impl AsRef<[u8]>) -> Result<Lock<Mutex>, Error> {
         let name = Name::new(name)?;
         let key = self.shared.namespace.mutex_key(&name);
-        Ok(Lock::new(self.clone(), Target { family: Family::Mutex, name, key }))
+        Ok(Lock::new(self.clone(), Target::new(Family::Mutex, name, key)))
     }
 
     /// The classic lock on the raw key `key`: `SET key owner NX PX` and compare-and-delete.
@@ -93,7 +100,7 @@ impl Client {
     pub fn plain(&self, key: impl AsRef<[u8]>) -> Result<Lock<Plain>, Error> {
         let name = Name::new(key)?;
         let key = name.as_bytes().to_vec();
-        Ok(Lock::new(self.clone(), Target { family: Family::Plain, name, key }))
+        Ok(Lock::new(self.clone(), Target::new(Family::Plain, name, key)))
     }
 
     /// The typed script calls on this client's connection.
@@ -106,9 +113,27 @@ impl Client {
         &self.shared.namespace
     }
 
+    /// Waits until every lease and every acquire that was dropped so far is given back.
+    ///
+    /// For programs that end: what is still to be released when the runtime stops ends by its TTL only.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped at any time; the releases go on in the background.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.shared.cleanups.send(Cleanup::Settle(done)).is_ok() {
+            let _ = settled.await;
+        }
+    }
+
     /// A fresh owner token: secret proof of one acquisition.
     fn owner(&self) -> String {
         format!("{}:{}", self.shared.id, self.shared.attempts.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn next_lease_id(&self) -> u64 {
+        self.shared.leases.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Remembers the server's time that a reply just brought.
@@ -141,16 +166,23 @@ impl Default for ClientBuilder {
         Self {
             namespace: "redlatch".to_owned(),
             label: format!("{}/{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
-            timeout: Duration::from_secs(2),
-            ttl: Duration::from_secs(10),
+            timeout: Self::DEFAULT_TIMEOUT,
+            ttl: Self::DEFAULT_TTL,
             claim: Duration::from_secs(3),
-            retention: Duration::from_secs(3600),
+            retention: Self::DEFAULT_RETENTION,
             strict: false,
         }
     }
 }
 
 impl ClientBuilder {
+    /// The [`timeout`](Self::timeout) of a client that sets none.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+    /// The [`ttl`](Self::ttl) of a client that sets none.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
+    /// The [`retention`](Self::retention) of a client that sets none.
+    pub const DEFAULT_RETENTION: Duration = Duration::from_secs(3600);
+
     /// Prefix of every key and channel. Defaults to `redlatch`.
     pub fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
@@ -229,17 +261,23 @@ impl ClientBuilder {
                 }
             }
         }
-        let (abandoned, queue) = mpsc::unbounded_channel();
+        let (cleanups, queue) = mpsc::unbounded_channel();
         tokio::spawn(abandon::release_all(queue));
+        let keeper = Arc::<Keeper>::default();
+        let gone = CancellationToken::new();
+        tokio::spawn(keeper::keep(Arc::clone(&keeper), gone.clone()));
         Ok(Client {
             shared: Arc::new(Shared {
                 caller,
                 inbox,
-                abandoned,
+                keeper,
+                _gone: gone.drop_guard(),
+                cleanups,
                 settings: self,
                 namespace,
                 id,
                 attempts: AtomicU64::new(0),
+                leases: AtomicU64::new(0),
                 server_clock: StdMutex::new(None),
             }),
         })

@@ -1,1 +1,135 @@
-fn main() {}
+//! The `redlatch` command line: deploys the scripts, runs commands under a lock, shows who holds what.
+
+mod acquire;
+mod child;
+mod demo;
+mod duration;
+mod export;
+mod extend;
+mod inspect;
+mod load;
+mod opt;
+mod outcome;
+mod output;
+mod owner_file;
+mod release;
+mod run;
+mod scripts;
+mod server;
+mod show;
+mod signals;
+mod status;
+mod verify;
+
+use std::{
+    io::{self, ErrorKind},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use opt::{Options, Verb};
+use outcome::{Cause, Failure, Outcome, Verdict};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let global = &options.global;
+    output::prepare(global);
+    let result = in_runtime(&options).map_err(|mut failure| {
+        if failure.cause.is_of_the_server() {
+            failure.problem.node = global.node();
+        }
+        failure
+    });
+    let exit_code = exit_code(&result);
+    let command = options.verb.word();
+    match output::print(global, command, &result, exit_code, &mut *output::data_stream(command)) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            output::say(&format!("stdout cannot be written: {error}"));
+            ExitCode::from(OUTPUT)
+        }
+        _ => ExitCode::from(exit_code),
+    }
+}
+
+/// Output could not be written: the one exit code that is not an answer of a verb.
+const OUTPUT: u8 = 74;
+
+/// The exit code: decided here and nowhere else.
+fn exit_code(result: &Result<Outcome, Failure>) -> u8 {
+    match result {
+        Ok(outcome) => match outcome.verdict {
+            Verdict::Fine => 0,
+            Verdict::Different => 1,
+            Verdict::Held(code) | Verdict::Exited(code) => code,
+            Verdict::Signalled(signal) => 128 + signal,
+            Verdict::Lost => 76,
+        },
+        Err(failure) => match failure.cause {
+            Cause::Usage => 2,
+            Cause::Bundle => 65,
+            Cause::Unavailable | Cause::Unknown => 69,
+            Cause::Lost => 76,
+            Cause::Denied => 77,
+            Cause::Configuration => 78,
+            Cause::NotExecutable => 126,
+            Cause::NotFound => 127,
+            Cause::Interrupted(signal) => 128 + signal,
+        },
+    }
+}
+
+fn in_runtime(options: &Options) -> Result<Outcome, Failure> {
+    // A worker beside this thread renews leases even while this one writes to a terminal that stands still.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| io_failure("starting the runtime", &error))?;
+    let result = runtime.block_on(perform(options));
+    runtime.shutdown_background();
+    result
+}
+
+fn io_failure(what: &str, error: &io::Error) -> Failure {
+    Failure::new(Cause::Unavailable, format!("{what} failed: {error}"))
+}
+
+async fn perform(options: &Options) -> Result<Outcome, Failure> {
+    let global = &options.global;
+    match &options.verb {
+        Verb::Load(options) => load::load(options, global).await,
+        Verb::Status(options) => status::status(options, global).await,
+        Verb::Verify(options) => verify::verify(options, global).await,
+        Verb::Scripts => scripts::scripts(),
+        Verb::Show(options) => show::show(options),
+        Verb::Export(options) => export::export(options),
+        Verb::Run(options) => run::run(options, global).await,
+        Verb::Acquire(options) => acquire::acquire(options, global).await,
+        Verb::Extend(options) => extend::extend(options, global).await,
+        Verb::Release(options) => release::release(options, global).await,
+        Verb::Inspect(options) => inspect::inspect(options, global).await,
+        Verb::Demo(options) => demo::run(options, global).await,
+    }
+}
+
+impl Verb {
+    /// How the verb is called, for the JSON object.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Load(_) => "load",
+            Self::Status(_) => "status",
+            Self::Verify(_) => "verify",
+            Self::Scripts => "scripts",
+            Self::Show(_) => "show",
+            Self::Export(_) => "export",
+            Self::Run(_) => "run",
+            Self::Acquire(_) => "acquire",
+            Self::Extend(_) => "extend",
+            Self::Release(_) => "release",
+            Self::Inspect(_) => "inspect",
+            Self::Demo(_) => "demo",
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `redlatch acquire`: a lease that outlives this program.
+
+use redlatch::{Attempt, Client, Lease, Lock, Mutex, Name};
+use serde_json::json;
+
+use crate::{
+    duration::{millis, show},
+    opt::{AcquireOptions, Format, Global},
+    outcome::{Cause, Failure, Outcome, Problem, Verdict},
+    output::escaped,
+    owner_file::OwnerFile,
+    signals::Signals,
+};
+
+/// Acquires and leaves the lease held; the owner token goes to the file, or into JSON.
+pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcome, Failure> {
+    let (name, _) = global.key_of(&options.name)?;
+    if options.owner_file.is_none() && global.format == Format::Human {
+        return Err(Failure::new(
+            Cause::Usage,
+            "nothing would know the owner token, so nobody could release the lease",
+        )
+        .hint("add --owner-file FILE or --format json"));
+    }
+    let file = options.owner_file.as_deref().map(OwnerFile::prepare).transpose()?;
+    let mut signals = Signals::listen()?;
+    let client = global.client(options.ttl).await?;
+    let lock = client.mutex(name.as_bytes())?.renew(false);
+    let granted = tokio::select! {
+        granted = grant(&lock, options) => granted,
+        signal = signals.next() => Err(interrupted(&name, signal)),
+    };
+    let outcome = granted.and_then(|attempt| match attempt {
+        Attempt::Granted(lease) => leave_held(options, lease, file),
+        Attempt::Held(held) => Ok(held_by_another(&name, held.remaining, 75)),
+    });
+    settle(&client).await;
+    outcome
+}
+
+async fn grant(lock: &Lock<Mutex>, options: &AcquireOptions) -> Result<Attempt<Mutex>, Failure> {
+    let attempt = match options.wait {
+        Some(limit) => lock.acquire_within(limit).await?,
+        None => lock.try_acquire().await?,
+    };
+    if let Attempt::Granted(lease) = &attempt {
+        // A hand-off gives a short lease, which is to be claimed.
+        lease.extend(options.ttl).await?;
+    }
+    Ok(attempt)
+}
+
+fn leave_held(options: &AcquireOptions, lease: Lease, file: Option<OwnerFile>) -> Result<Outcome, Failure> {
+    let mut data = json!({
+        "name": escaped(lease.name().as_bytes()),
+        "held": true,
+        "fence": lease.fence().to_string(),
+        "ttl_ms": millis(options.ttl),
+    });
+    let text = format!("acquired {} for {}, fence {}\n", lease.name(), show(options.ttl), lease.fence());
+    match file {
+        Some(file) => file.write(lease.owner_token())?,
+        None => data["owner"] = lease.owner_token().into(),
+    }
+    lease.into_owner_token();
+    Ok(Outcome::new(text, data))
+}
+
+/// The answer "no".
+pub fn held_by_another(name: &Name, remaining: std::time::Duration, exit_code: u8) -> Outcome {
+    let message = if remaining.is_zero() {
+        format!("{name} is held by another")
+    } else {
+        format!("{name} is held by another, {} of its lease are left", show(remaining))
+    };
+    let data = json!({
+        "name": escaped(name.as_bytes()), "held": false, "remaining_ms": millis(remaining),
+    });
+    Outcome::new("", data).verdict(Verdict::Held(exit_code)).problem(Problem::new("held", message))
+}
+
+/// Waits until an acquire that was given up is undone, but not for a server that does not answer.
+pub async fn settle(client: &Client) {
+    let _ = tokio::time::timeout(client.caller().timeout(), client.settle()).await;
+}
+
+/// A signal that came before there was anything to forward it to.
+pub fn interrupted(name: &Name, signal: nix::sys::signal::Signal) -> Failure {
+    let number = u8::try_from(signal as i32).unwrap_or_default();
+    Failure::new(Cause::Interrupted(number), format!("{signal} ended the wait for {name}"))
+}

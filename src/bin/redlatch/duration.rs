@@ -1,0 +1,55 @@
+//! Durations carry units: a bare number is refused, because nobody can tell what it means.
+
+use std::time::Duration;
+
+/// The library's defaults as they are written on the command line.
+pub const TIMEOUT: &str = "2s";
+/// See [`TIMEOUT`].
+pub const TTL: &str = "10s";
+
+const MIN: Duration = Duration::from_millis(1);
+const MAX: Duration = Duration::from_hours(31 * 24);
+
+/// Parses a duration of 1 ms to 31 days in whole milliseconds.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .ok()
+        .filter(|_| !text.bytes().all(|byte| byte.is_ascii_digit()))
+        .ok_or("a duration is a number with a unit, write 500ms, 30s, 5m or 2h")?;
+    if !(MIN..=MAX).contains(&duration) {
+        return Err("a duration must be 1ms to 31days".to_owned());
+    }
+    if duration.subsec_nanos() % 1_000_000 != 0 {
+        return Err("a duration must be whole milliseconds, write 1ms or more of them".to_owned());
+    }
+    Ok(duration)
+}
+
+/// As [`parse`], and `0s` too.
+pub fn parse_or_zero(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0s" | "0ms") { Ok(Duration::ZERO) } else { parse(text) }
+}
+
+/// A duration for people, in whole milliseconds, for instance `9s 998ms`.
+pub fn show(duration: Duration) -> String {
+    let whole = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    humantime::format_duration(Duration::from_millis(whole)).to_string()
+}
+
+/// A duration for programs.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use redlatch::ClientBuilder;
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_library() {
+        assert_eq!(parse(TIMEOUT), Ok(ClientBuilder::DEFAULT_TIMEOUT));
+        assert_eq!(parse(TTL), Ok(ClientBuilder::DEFAULT_TTL));
+    }
+}

@@ -1,0 +1,72 @@
+//! `redlatch inspect`: who holds a lock, since when, for how long, and who waits.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use redlatch::call::Inspect;
+use serde_json::json;
+
+use crate::{
+    duration::{millis, show},
+    opt::{Global, InspectOptions},
+    outcome::{Failure, Outcome, Verdict},
+    output::{escaped, good, table},
+};
+
+/// Asks only; works on replicas too.
+pub async fn inspect(options: &InspectOptions, global: &Global) -> Result<Outcome, Failure> {
+    let (name, key) = global.key_of(&options.name)?;
+    let lock = global.healing_caller().await?.inspect(&key, options.waiters).await?;
+    let title = escaped(name.as_bytes());
+    let waiters: Vec<_> = lock
+        .waiters
+        .iter()
+        .map(|place| {
+            json!({
+                "ticket": place.ticket, "waited_ms": millis(place.waited), "window_ms": millis(place.window),
+                "label": escaped(&place.label),
+            })
+        })
+        .collect();
+    let data = json!({
+        "name": title,
+        "held": lock.held,
+        "holder": escaped(&lock.label),
+        "since_us": lock.since_us,
+        "remaining_ms": millis(lock.remaining),
+        "fence": lock.fence.to_string(),
+        "places": lock.places,
+        "waiters": waiters,
+    });
+    let verdict = if lock.held { Verdict::Fine } else { Verdict::Different };
+    Ok(Outcome::new(view(&title, &lock), data).verdict(verdict))
+}
+
+fn view(title: &str, lock: &Inspect) -> String {
+    let (state, holder) = if lock.held { (good("held"), "holder") } else { ("free".to_owned(), "last held by") };
+    let mut lines = vec![("name", title.to_owned()), ("state", state)];
+    if lock.since_us > 0 {
+        let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_micros(lock.since_us));
+        let ago = Duration::from_micros(lock.now_us.saturating_sub(lock.since_us));
+        lines.push((holder, escaped(&lock.label)));
+        lines.push(("since", format!("{since} ({} ago)", show(ago))));
+        lines.push(("fence", lock.fence.to_string()));
+    }
+    if lock.held {
+        lines.push(("remaining", show(lock.remaining)));
+    }
+    lines.push(("waiters", lock.waiters.len().to_string()));
+    let mut text: String = lines.into_iter().map(|(word, value)| format!("{word:<12}  {value}\n")).collect();
+    if !lock.waiters.is_empty() {
+        let rows: Vec<_> = lock
+            .waiters
+            .iter()
+            .enumerate()
+            .map(|(number, place)| {
+                let alive = if place.window.is_zero() { "overdue".to_owned() } else { show(place.window) };
+                [(number + 1).to_string(), show(place.waited), alive, escaped(&place.label)]
+            })
+            .collect();
+        text += &format!("\n{}", table(["#", "WAITED", "ALIVE FOR", "WAITER"], &rows));
+    }
+    text
+}

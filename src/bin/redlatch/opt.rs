@@ -1,0 +1,302 @@
+//! The command line as types. What an option means is said here, once; `--help` shows it.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration;
+
+/// Distributed locks on Redis: deploy the scripts, run commands under a lock, see who holds what.
+#[derive(Debug, Parser)]
+#[command(name = "redlatch", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Options {
+    /// What every verb takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    ok
+  1    checked and different: drift, not held, file differs
+  2    usage
+  65   the bundle is corrupt or a server has another digest
+  69   no server is reachable or able to answer
+  74   output could not be written
+  75   held by another, or the wait is over (`run -E` overrides)
+  76   lease lost while the command ran, or before extend or release
+  77   the server's ACL denies it
+  78   configuration: URL, password, file, kind of server
+  126  the command of `run` is not executable, 127: not found
+  128+n  the command of `run` was ended by signal n; otherwise its own exit code";
+
+/// Options that every verb takes.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Server: redis://[USER@]HOST[:PORT][/DB] or unix:///PATH [env: REDLATCH_URL, then REDIS_URL; default:
+    /// redis://127.0.0.1:6379]
+    ///
+    /// A password is refused here, because every user of the machine can read it in the process list. It may stand in
+    /// the environment variable.
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// File whose first line is the password [env for the password itself: REDLATCH_PASSWORD]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// The longest that connecting and each command may take
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = duration::TIMEOUT)]
+    pub timeout: Duration,
+    /// Prefix of all keys and channels
+    #[arg(long, global = true, value_name = "TEXT", default_value = "redlatch")]
+    pub namespace: String,
+    /// What stdout is written for: people, one JSON object, or one JSON object a line
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "human")]
+    pub format: Format,
+    /// Colour: auto means on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what happens on the connection; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What stdout is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// People.
+    Human,
+    /// One JSON object.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// One file each.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Preload every script of the bundle that the server lacks
+    Load(LoadOptions),
+    /// Show which scripts the server has
+    Status(StatusOptions),
+    /// Check the embedded scripts against SHA1SUMS and their headers, and that the server has them
+    Verify(VerifyOptions),
+    /// List the scripts of the bundle
+    Scripts,
+    /// Show one script: its contract, its bytes or its digest
+    Show(ShowOptions),
+    /// Write the bundle in the form that another caller reads
+    Export(ExportOptions),
+    /// Run a command while holding a lease
+    ///
+    /// The lease is renewed until the command ends and then given back. When it cannot be kept, the command and all
+    /// that it started in its process group are stopped before the lease ends, so that they are gone before another
+    /// holder can start. TERM, INT, HUP and QUIT are forwarded to the process group.
+    ///
+    /// The command finds REDLATCH_NAME and REDLATCH_FENCE in its environment and reads this program's stdin. What it
+    /// leaves running in the background when it ends is not protected any more.
+    Run(RunOptions),
+    /// Acquire a lease and leave it held, for scripts that cannot wrap their work in `run`
+    ///
+    /// Nobody renews it: extend it before its TTL ends. Who has the owner token can extend and release it.
+    Acquire(AcquireOptions),
+    /// Set a lease that `acquire` left held to its TTL again, from now
+    Extend(ExtendOptions),
+    /// Give back a lease that `acquire` left held
+    Release(ReleaseOptions),
+    /// Show who holds a lock and who waits; exit code 1 when nobody holds it
+    Inspect(InspectOptions),
+    /// Show a flash sale with and without the lock, on a private server
+    Demo(DemoOptions),
+}
+
+/// Options of `load`.
+#[derive(Args, Debug)]
+pub struct LoadOptions {
+    /// Only say what would be loaded
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of `status`.
+#[derive(Args, Debug)]
+pub struct StatusOptions {
+    /// Exit with 1 when a script is missing
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Options of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyOptions {
+    /// Do not ask a server
+    #[arg(long)]
+    pub offline: bool,
+    /// Also check this folder of scripts against the SHA1SUMS in it
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Options of `show`.
+#[derive(Args, Debug)]
+pub struct ShowOptions {
+    /// The script, for instance mutex/acquire or mutex/acquire@v1; without a version the newest one
+    #[arg(value_name = "NAME[@vN]")]
+    pub script: String,
+    /// Print the bytes of the script and nothing else
+    #[arg(long, conflicts_with = "digest")]
+    pub raw: bool,
+    /// Print the digest and nothing else
+    #[arg(long)]
+    pub digest: bool,
+}
+
+/// Options of `export`.
+#[derive(Args, Debug)]
+pub struct ExportOptions {
+    /// Form of the artefact
+    #[arg(long = "as", value_name = "FORM")]
+    pub form: Form,
+    /// Write to this file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write nothing; exit with 1 when the file differs
+    #[arg(long, requires = "out")]
+    pub check: bool,
+}
+
+/// Form of an artefact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// The Lua module that nginx loads.
+    Lua,
+    /// Every script with its contract as JSON.
+    Json,
+    /// Digests in the format of `sha1sum -c`.
+    Sha1sums,
+    /// Commands for `redis-cli`, which loads all scripts when it reads them from stdin.
+    RedisCli,
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct RunOptions {
+    /// What is protected: 1 to 512 bytes
+    pub name: OsString,
+    /// Ask once and do not wait
+    #[arg(short = 'n', long, conflicts_with = "wait")]
+    pub no_wait: bool,
+    /// Wait at most that long; without -n and -w it waits for ever
+    #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub wait: Option<Duration>,
+    /// Exit code when the lease was not acquired
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = 75)]
+    pub conflict_exit_code: u8,
+    /// Length of the lease, renewed after each third of it
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = duration::TTL)]
+    pub ttl: Duration,
+    /// Time between --signal and KILL when the lease cannot be kept [default: a quarter of the TTL, at most 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_or_zero, allow_hyphen_values = true)]
+    pub grace: Option<Duration>,
+    /// What the command is sent first when the lease cannot be kept
+    #[arg(long, value_name = "SIGNAL", value_parser = crate::signals::parse, default_value = "TERM")]
+    pub signal: nix::sys::signal::Signal,
+    /// Do not renew: the command has one TTL
+    #[arg(long)]
+    pub no_renew: bool,
+    /// What happens to the command when the lease cannot be kept
+    #[arg(long, value_name = "WHAT", default_value = "kill")]
+    pub on_lost: OnLost,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What happens to the command of `run` when the lease cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnLost {
+    /// It is stopped before the lease ends.
+    Kill,
+    /// It goes on, unprotected; `run` says so and ends with 76.
+    Warn,
+}
+
+/// Options of `acquire`.
+#[derive(Args, Debug)]
+pub struct AcquireOptions {
+    /// What is protected: 1 to 512 bytes
+    pub name: OsString,
+    /// Length of the lease
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = duration::TTL)]
+    pub ttl: Duration,
+    /// Wait at most that long; without it the server is asked once
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub wait: Option<Duration>,
+    /// Where the owner token is written, readable by its owner only; needed unless --format json
+    #[arg(long, value_name = "FILE")]
+    pub owner_file: Option<PathBuf>,
+}
+
+/// Options of `extend`.
+#[derive(Args, Debug)]
+pub struct ExtendOptions {
+    /// The name that was acquired
+    pub name: OsString,
+    /// Length of the lease from now
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = duration::TTL)]
+    pub ttl: Duration,
+    /// The file that `acquire` wrote
+    #[arg(long, value_name = "FILE")]
+    pub owner_file: PathBuf,
+}
+
+/// Options of `release`.
+#[derive(Args, Debug)]
+pub struct ReleaseOptions {
+    /// The name that was acquired
+    pub name: OsString,
+    /// The file that `acquire` wrote
+    #[arg(long, value_name = "FILE")]
+    pub owner_file: PathBuf,
+}
+
+/// Options of `inspect`.
+#[derive(Args, Debug)]
+pub struct InspectOptions {
+    /// What is protected: 1 to 512 bytes
+    pub name: OsString,
+    /// How many waiters to show
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub waiters: u32,
+}
+
+/// Options of `demo`.
+#[derive(Args, Debug)]
+pub struct DemoOptions {
+    /// How many buyers come at once: half of them Rust tasks, half requests to nginx
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
+    /// How many pieces there are; may be given several times
+    #[arg(long, value_name = "N", default_values_t = [1, 50], value_parser = clap::value_parser!(u32).range(1..))]
+    pub stock: Vec<u32>,
+}

@@ -1,0 +1,77 @@
+//! `redlatch verify`: are the bytes those that were released, in this program, in a folder, on the server?
+
+use std::{fs, path::Path};
+
+use redlatch::bundle::{self, Bundle, Digest};
+use serde_json::json;
+
+use crate::{
+    opt::{Global, VerifyOptions},
+    outcome::{Cause, Failure, Outcome, Problem, Verdict},
+    output::{bad, good, table},
+    status::drift,
+};
+
+/// Checks the embedded scripts, then what else was asked for.
+pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome, Failure> {
+    let scripts = bundle::embedded().map_err(redlatch::Error::from)?.scripts();
+    let mut text = format!("{} embedded scripts agree with SHA1SUMS and their headers\n", scripts.len());
+    let mut data = json!({ "embedded": scripts.len() });
+    let mut problems = Vec::new();
+    if let Some(folder) = &options.dir {
+        let files = files(folder)?;
+        let rows: Vec<_> = files
+            .iter()
+            .map(|(path, state)| [path.clone(), if *state == "ok" { good(state) } else { bad(state) }])
+            .collect();
+        text += &format!("\n{}", table(["FILE", "STATE"], &rows));
+        data["files"] = files.iter().map(|(path, state)| json!({ "file": path, "state": state })).collect();
+        problems.extend(files.iter().filter(|(_, state)| *state != "ok").map(|(path, state)| {
+            Problem::new(state, format!("{path} is {state}")).hint(match *state {
+                "missing" => "restore it: a released script is never removed",
+                _ => "restore it: a released script never changes, a change is a new version beside it",
+            })
+        }));
+    }
+    let different = !problems.is_empty();
+    let mut outcome = Outcome { problems, ..Outcome::new(text, data) };
+    if different {
+        outcome = outcome.verdict(Verdict::Different);
+    }
+    if options.offline {
+        return Ok(outcome);
+    }
+    let missing = global.caller().await?.exists(scripts).await?.iter().filter(|present| !**present).count();
+    let node = global.node().unwrap_or_default();
+    outcome.data["missing_on_server"] = missing.into();
+    if missing > 0 {
+        return Ok(drift(outcome, missing, &node));
+    }
+    outcome.text.extend(format!("all of them are on {node}\n").bytes());
+    Ok(outcome)
+}
+
+/// Every file that the folder's SHA1SUMS names: ok, missing or modified. When all are there, their headers are checked.
+fn files(folder: &Path) -> Result<Vec<(String, &'static str)>, Failure> {
+    let path = folder.join("SHA1SUMS");
+    let sums = fs::read_to_string(&path).map_err(|error| Failure::file(&path, "read", &error))?;
+    let mut files = Vec::new();
+    for line in sums.lines() {
+        let Some((digest, file)) = line.split_once("  ") else {
+            return Err(Failure::new(Cause::Bundle, format!("{path:?} has a line that is not `digest  path`")));
+        };
+        let state = match fs::read(folder.join(file)) {
+            Ok(bytes) if Digest::of(&bytes).as_str() == digest => "ok",
+            Ok(_) => "modified",
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "missing",
+            Err(error) => return Err(Failure::file(&folder.join(file), "read", &error)),
+        };
+        files.push((file.to_owned(), state));
+    }
+    if files.iter().all(|(_, state)| *state == "ok") {
+        // A program that is about to end may keep the bytes.
+        Bundle::parse(sums.as_bytes(), |file| Some(fs::read(folder.join(file)).ok()?.leak()))
+            .map_err(redlatch::Error::from)?;
+    }
+    Ok(files)
+}
