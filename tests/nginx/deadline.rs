@@ -34,8 +34,8 @@ fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
     let first = nginx.call("hold", &[("name", "n")]);
     signal(redis.pid(), "STOP");
     let late = thread::scope(|scope| {
-        let late = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.3")]));
-        thread::sleep(Duration::from_millis(500));
+        let late = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.5")]));
+        thread::sleep(Duration::from_millis(1000));
         signal(redis.pid(), "CONT");
         late.join().unwrap()
     });
@@ -47,7 +47,7 @@ fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
 #[test]
 fn extend_to_less_counts_from_when_it_was_sent_even_if_no_reply_comes() {
     let (redis, nginx) = redis_and_nginx();
-    let params = [("name", "n"), ("ttl", "60"), ("hold", "0.5"), ("extend", "1"), ("o.timeout", "0.5")];
+    let params = [("name", "n"), ("ttl", "60"), ("hold", "1"), ("extend", "2"), ("o.timeout", "1")];
     thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
@@ -65,7 +65,7 @@ fn extend_to_less_counts_from_when_it_was_sent_even_if_no_reply_comes() {
 #[test]
 fn a_lease_that_is_over_here_stays_lost_even_if_the_server_would_extend_it() {
     let (redis, nginx) = redis_and_nginx();
-    let params = [("name", "n"), ("ttl", "1"), ("hold", "1.1"), ("extend", "10")];
+    let params = [("name", "n"), ("ttl", "2"), ("hold", "2.1"), ("extend", "10")];
     let answer = thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);

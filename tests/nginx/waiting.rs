@@ -18,7 +18,7 @@ fn a_waiter_gets_the_lock_soon_after_its_release() {
         let (lease, granted) = waiter.join().unwrap();
         assert!(fence(&lease) > fence(&first), "{lease}");
         assert!(number(&lease, "remaining") > 9.0, "the whole TTL, not the claim: {lease}");
-        assert!(granted - released < Duration::from_secs(1), "took {:?}", granted - released);
+        assert!(granted - released < Duration::from_secs(3), "took {:?}", granted - released);
     });
 }
 
@@ -37,7 +37,7 @@ fn the_wait_ends_at_its_limit_and_leaves_no_place_behind() {
     let started = Instant::now();
     let refusal = nginx.call("acquire", &[("name", "n"), ("wait", "0.3")]);
     assert!(started.elapsed() >= Duration::from_millis(299));
-    assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
     assert_eq!(text(&refusal, "error"), "held");
     assert!(number(&refusal, "remaining") > 50.0);
     let seen = inspect(&nginx, "n");
@@ -79,7 +79,7 @@ fn a_waiter_that_died_costs_the_others_no_more_than_its_window() {
         nginx.call("release", &[("name", "n"), ("owner", text(&first, "owner"))]);
         let lease = waiter.join().unwrap();
         assert!(lease["fence"].is_string(), "{lease}");
-        assert!(released.elapsed() < Duration::from_secs(2), "took {:?}", released.elapsed());
+        assert!(released.elapsed() < Duration::from_millis(2500), "took {:?}", released.elapsed());
     });
 }
 
@@ -94,8 +94,8 @@ fn join(nginx: &Nginx, owner: &str, window_ms: &str, label: &str) {
 #[test]
 fn a_try_goes_past_any_number_of_dead_waiters() {
     let (_redis, nginx) = redis_and_nginx();
-    nginx.call("try_acquire", &[("name", "n"), ("ttl", "3")]);
-    (0..300).for_each(|i| join(&nginx, &format!("dead:{i}"), "3000", "dead"));
+    nginx.call("try_acquire", &[("name", "n"), ("ttl", "5")]);
+    (0..300).for_each(|i| join(&nginx, &format!("dead:{i}"), "5000", "dead"));
     until("nobody holds it", || inspect(&nginx, "n")[0] == 2);
     until("all are dead", || inspect(&nginx, "n")[7].as_array().unwrap().iter().all(|waiter| waiter[2] == 0));
     assert_eq!(inspect(&nginx, "n")[6], 300);
@@ -107,7 +107,7 @@ fn a_release_goes_past_any_number_of_dead_waiters() {
     let (_redis, nginx) = redis_and_nginx();
     let first = nginx.call("try_acquire", &[("name", "n"), ("ttl", "60")]);
     // Windows that are open until all of them wait, so that none of them drops the ones before.
-    (0..300).for_each(|i| join(&nginx, &format!("dead:{i}"), "3000", "dead"));
+    (0..300).for_each(|i| join(&nginx, &format!("dead:{i}"), "5000", "dead"));
     join(&nginx, "alive:1", "60000", "alive");
     until("all but one are dead", || {
         inspect(&nginx, "n")[7].as_array().unwrap().iter().filter(|waiter| waiter[2] == 0).count() == 300
