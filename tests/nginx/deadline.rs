@@ -76,3 +76,26 @@ fn a_lease_that_is_over_here_stays_lost_even_if_the_server_would_extend_it() {
     });
     assert_eq!(text(&answer, "error"), "lost", "{answer}");
 }
+
+#[test]
+fn two_extends_at_the_same_time_promise_no_more_than_the_shorter_one() {
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis)
+        .locations(
+            r#"location = /both {
+                content_by_lua_block {
+                    local lease = assert(require("resty.redlatch").new(require("handler").defaults):acquire("n"))
+                    for _, ttls in ipairs { { 5, 60 }, { 60, 5 } } do
+                        local first = ngx.thread.spawn(lease.extend, lease, ttls[1])
+                        local second = ngx.thread.spawn(lease.extend, lease, ttls[2])
+                        assert(select(2, ngx.thread.wait(first)) and select(2, ngx.thread.wait(second)))
+                        ngx.say(lease:remaining() > 4 and lease:remaining() < 5)
+                    end
+                    assert(lease:extend(60))
+                    ngx.say(lease:remaining() > 59)
+                }
+            }"#,
+        )
+        .start();
+    assert_eq!(nginx.get("/both"), (200, "true\ntrue\ntrue\n".to_owned()), "{}", nginx.error_log());
+}
