@@ -2,6 +2,8 @@
 
 mod bundle;
 mod client;
+mod conformance;
+mod mutants;
 mod nginx;
 mod readme;
 mod scripts;

@@ -153,6 +153,24 @@ impl Caller {
         }
     }
 
+    /// The server's time in microseconds since 1970, so that even the first acquire can say until when it may be
+    /// granted; `None` when the server's ACL denies TIME.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub async fn server_us(&self) -> Result<Option<u64>, Error> {
+        match self.command(&redis::cmd("TIME"), || "TIME".to_owned()).await {
+            Ok(reply) => {
+                let (seconds, micros): (u64, u64) =
+                    redis::from_redis_value(reply).map_err(|_| reply::unexpected("TIME"))?;
+                Ok(Some(seconds * 1_000_000 + micros))
+            }
+            Err(error) if error.code() == Some("NOPERM") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Subscribes to `channel`, now and after every reconnect.
     ///
     /// # Errors

@@ -47,7 +47,8 @@ impl Keeper {
         }
     }
 
-    fn put(&self, core: &Arc<Core>, at: Moment) {
+    /// Puts `core` on the agenda at `at`.
+    pub(super) fn put(&self, core: &Arc<Core>, at: Moment) {
         let mut agenda = self.agenda();
         if let Some(before) = core.replace_due(at) {
             agenda.due.remove(&(before, core.id()));
@@ -108,16 +109,7 @@ fn attend(keeper: &Arc<Keeper>, core: Arc<Core>) {
         Next::Lost => core.end(),
         Next::Wait(at) => keeper.put(&core, at),
         Next::Renew => {
-            // The deadline stays on the agenda: a renewal that gets no answer never delays the signal.
-            let deadline = core.tenure().deadline();
-            keeper.put(&core, deadline);
-            let keeper = Arc::clone(keeper);
-            tokio::spawn(async move {
-                core.renew().await;
-                if !core.is_given_back() {
-                    keeper.add(&core);
-                }
-            });
+            tokio::spawn(async move { core.renew().await });
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Core {
     owner: String,
     fence: Fence,
     tenure: StdMutex<Tenure>,
+    /// Held while an extend is under way: two at once could be answered in another order than they ran.
+    extending: tokio::sync::Mutex<()>,
     /// When the keeper looks at this lease next.
     due: StdMutex<Option<Moment>>,
     id: u64,
@@ -71,6 +73,7 @@ impl<F> Lease<F> {
             owner,
             fence,
             tenure: StdMutex::new(tenure),
+            extending: tokio::sync::Mutex::default(),
             due: StdMutex::default(),
             given_back: AtomicBool::new(false),
             lost: CancellationToken::new(),
@@ -126,26 +129,17 @@ impl<F> Lease<F> {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped the server may have extended the lease; the local deadline has not moved.
+    /// When the future is dropped the server may have set the lease; the local deadline is the earlier one of both.
     pub async fn extend(&self, ttl: Duration) -> Result<(), Error> {
         check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         loop {
-            let sent = clock::now();
-            match self.core.target.extend(&self.core.client, &self.core.owner, ttl).await {
-                Ok(()) => {
-                    self.core.tenure().extended(sent, ttl);
-                    self.core.client.shared.keeper.add(&self.core);
-                    return if self.is_lost() { Err(Error::lost(self.name())) } else { Ok(()) };
-                }
+            match self.core.extend(ttl).await {
+                Ok(()) if self.is_lost() => return Err(Error::lost(self.name())),
+                Ok(()) => return Ok(()),
                 Err(error) if error.is_retryable() && !self.is_lost() => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                Err(error) => {
-                    if error.kind() == ErrorKind::Lost {
-                        self.core.end();
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -238,16 +232,38 @@ impl Core {
         self.client.shared.keeper.remove(self);
     }
 
-    /// Asks once for the lease to run again from now.
-    pub(super) async fn renew(&self) {
-        let (sent, ttl) = (clock::now(), self.tenure().ttl());
-        match self.target.extend(&self.client, &self.owner, ttl).await {
+    /// Asks once for the lease to last `ttl` from now.
+    async fn extend(self: &Arc<Self>, ttl: Duration) -> Result<(), Error> {
+        let _alone = self.extending.lock().await;
+        let sent = clock::now();
+        let deadline = {
+            let mut tenure = self.tenure();
+            tenure.asking(sent, ttl);
+            tenure.deadline()
+        };
+        // The deadline stays on the agenda: an extend that gets no answer never delays the signal.
+        if !self.is_given_back() {
+            self.client.shared.keeper.put(self, deadline);
+        }
+        let outcome = self.target.extend(&self.client, &self.owner, ttl).await;
+        match &outcome {
             Ok(()) => self.tenure().extended(sent, ttl),
             Err(error) if error.kind() == ErrorKind::Lost => self.end(),
-            Err(error) => {
-                tracing::warn!(%error, "a renewal got no answer, trying again");
-                self.tenure().unanswered(clock::now() + (ttl / 20).min(Duration::from_secs(1)));
-            }
+            Err(_) => self.tenure().unanswered(clock::now() + (ttl / 20).min(Duration::from_secs(1))),
+        }
+        if !self.is_given_back() {
+            self.client.shared.keeper.add(self);
+        }
+        outcome
+    }
+
+    /// What the keeper does when a renewal is due.
+    pub(super) async fn renew(self: &Arc<Self>) {
+        let ttl = self.tenure().ttl();
+        match self.extend(ttl).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Lost => tracing::warn!(%error, "a renewal came too late"),
+            Err(error) => tracing::warn!(%error, "a renewal got no answer, trying again"),
         }
     }
 }

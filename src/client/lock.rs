@@ -234,7 +234,8 @@ impl<F> Lock<F> {
                     if let (Some(waiter), Some(listener)) = (&waiter, &mut listener) {
                         match self.wait(waiter, listener, rest, limit).await {
                             Some(Wake::Granted { fence, lease }) => {
-                                let since = waiter.proven_since(lease, clock::now());
+                                // Without renewals a claim lease would stay that short: ask for the whole TTL.
+                                let since = waiter.proven_since(lease, clock::now()).filter(|_| self.renew);
                                 if let Some(tenure) = since.and_then(|since| self.tenure(since, lease)) {
                                     return Ok(Attempt::Granted(self.lease(owner, fence, tenure, guard)));
                                 }

@@ -261,6 +261,7 @@ impl ClientBuilder {
                 }
             }
         }
+        let server_us = caller.server_us().await?;
         let (cleanups, queue) = mpsc::unbounded_channel();
         tokio::spawn(abandon::release_all(queue));
         let keeper = Arc::<Keeper>::default();
@@ -278,7 +279,7 @@ impl ClientBuilder {
                 id,
                 attempts: AtomicU64::new(0),
                 leases: AtomicU64::new(0),
-                server_clock: StdMutex::new(None),
+                server_clock: StdMutex::new(server_us.map(|server_us| (server_us, clock::now()))),
             }),
         })
     }
