@@ -2,4 +2,4 @@
 
 mod redis;
 
-pub use redis::{Raw, Server};
+pub use redis::{Raw, Server, signal};
