@@ -213,12 +213,7 @@ fn without_renewal_the_command_is_stopped_within_its_ttl() {
     let server = Server::start(&[]).unwrap();
     assert_eq!(
         Cli::on(&server, &["run", "stock", "--ttl", "500ms", "--no-renew", "--", "sleep", "1000"]).answer(),
-        answer(
-            76,
-            "",
-            "redlatch: lease of \"stock\" cannot be kept, stopping the command\n\
-             redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n"
-        )
+        answer(76, "", "redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n")
     );
     assert!(!is_held(&server, "stock"));
 }
@@ -270,24 +265,19 @@ fn a_command_whose_lease_cannot_be_renewed_is_gone_before_another_can_hold_it() 
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     let line = Line::to(&server, folder.path());
     let script = stubborn(folder.path());
-    let words = ["run", "stock", "--ttl", "3s", "--grace", "300ms", "--", "sh", "-c", &script];
+    let words = ["run", "stock", "--ttl", "10s", "--grace", "300ms", "--", "sh", "-c", &script];
     let running = Cli::at(&line.url, &words).start();
     let (child, grandchild) = (line_of(&folder.path().join("child")), line_of(&folder.path().join("grandchild")));
-    let fence: String = Raw::connect(&server).must(&["HGET", KEY, "fence"]);
+    let mut raw = Raw::connect(&server);
     line.cut();
     until("the command is gone", || !is_alive(&child) && !is_alive(&grandchild));
     // Still ours on the server: it could not have been granted to anybody while the command was alive.
-    let view = Cli::on(&server, &["inspect", "stock"]).answer();
-    assert_eq!(view.status, 0, "{view:?}");
-    assert!(view.stdout.contains(&fence), "{view:?}");
+    let [seconds, micros]: [u64; 2] = raw.must(&["TIME"]);
+    let [deadline_ms, fence]: [u64; 2] = raw.must(&["HMGET", KEY, "deadline_ms", "fence"]);
+    assert!(fence > 0 && seconds * 1000 + micros / 1000 < deadline_ms, "{seconds}.{micros:06} and {deadline_ms} ms");
     assert_eq!(
         running.answer(),
-        answer(
-            76,
-            "",
-            "redlatch: lease of \"stock\" cannot be kept, stopping the command\n\
-             redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n"
-        )
+        answer(76, "", "redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n")
     );
 }
 
@@ -302,17 +292,43 @@ fn a_server_that_stands_still_or_dies_stops_the_command() {
         signal(server.pid(), fate);
         assert_eq!(
             running.answer(),
-            answer(
-                76,
-                "",
-                "redlatch: lease of \"stock\" cannot be kept, stopping the command\n\
-                 redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n"
-            ),
+            answer(76, "", "redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n"),
             "{fate}"
         );
         assert!(!is_alive(&child), "{fate}");
         until("the grandchild is gone", || !is_alive(&grandchild));
     }
+}
+
+#[test]
+fn a_killed_run_leaves_no_command_behind() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let pid = folder.path().join("pid");
+    let script = format!("echo $$ >{}; exec sleep 1000 >/dev/null 2>&1", quoted(&pid));
+    let running = Cli::on(&server, &["run", "stock", "--ttl", "1h", "--", "sh", "-c", &script]).start();
+    let pid = line_of(&pid);
+    running.signal("KILL");
+    until("the command is gone", || !is_alive(&pid));
+    assert!(is_held(&server, "stock"));
+}
+
+#[test]
+fn the_command_has_the_terminal_and_cannot_be_suspended_and_the_terminal_comes_back() {
+    let server = Server::start(&[]).unwrap();
+    let program = env!("CARGO_BIN_EXE_redlatch");
+    // `script` gives a terminal; the first line goes to the command under the lock, the second to the shell after it.
+    let shell = format!("{program} run stock -- sh -c 'kill -TSTP $$; read x; echo first $x'; read y; echo second $y");
+    let mut script = std::process::Command::new("timeout")
+        .args(["60", "script", "-qec", &shell, "/dev/null"])
+        .env("REDLATCH_URL", server.url())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("script starts");
+    script.stdin.take().unwrap().write_all(b"one\ntwo\n").unwrap();
+    let seen = String::from_utf8(script.wait_with_output().unwrap().stdout).unwrap();
+    let lines: Vec<_> = seen.lines().filter(|line| !["one", "two"].contains(line)).collect();
+    assert_eq!(lines, ["redlatch: the command holds a lease and is not suspended", "first one", "second two"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod acquire;
 mod child;
 mod demo;
 mod duration;
+mod exec;
 mod export;
 mod extend;
 mod inspect;
@@ -106,6 +107,7 @@ async fn perform(options: &Options) -> Result<Outcome, Failure> {
         Verb::Show(options) => show::show(options),
         Verb::Export(options) => export::export(options),
         Verb::Run(options) => run::run(options, global).await,
+        Verb::Exec(options) => Err(exec::exec(options)),
         Verb::Acquire(options) => acquire::acquire(options, global).await,
         Verb::Extend(options) => extend::extend(options, global).await,
         Verb::Release(options) => release::release(options, global).await,
@@ -125,6 +127,7 @@ impl Verb {
             Self::Show(_) => "show",
             Self::Export(_) => "export",
             Self::Run(_) => "run",
+            Self::Exec(_) => "exec",
             Self::Acquire(_) => "acquire",
             Self::Extend(_) => "extend",
             Self::Release(_) => "release",

@@ -110,9 +110,13 @@ pub enum Verb {
     /// that it started in its process group are stopped before the lease ends, so that they are gone before another
     /// holder can start. TERM, INT, HUP and QUIT are forwarded to the process group.
     ///
-    /// The command finds REDLATCH_NAME and REDLATCH_FENCE in its environment and reads this program's stdin. What it
+    /// When this program itself is killed, the command is killed too; what it started in turn is not (Linux can do no
+    /// better). The command finds REDLATCH_NAME and REDLATCH_FENCE in its environment and reads this program's stdin. What it
     /// leaves running in the background when it ends is not protected any more.
     Run(RunOptions),
+    /// The first step of the command of `run`, in its own process
+    #[command(hide = true)]
+    Exec(ExecOptions),
     /// Acquire a lease and leave it held, for scripts that cannot wrap their work in `run`
     ///
     /// Nobody renews it: extend it before its TTL ends. Who has the owner token can extend and release it.
@@ -227,6 +231,16 @@ pub struct RunOptions {
     pub on_lost: OnLost,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Options of `exec`.
+#[derive(Args, Debug)]
+pub struct ExecOptions {
+    /// The process without which the command must not run
+    pub parent: i32,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
 }
 
