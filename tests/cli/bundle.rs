@@ -337,3 +337,38 @@ fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_not() {
     let closed = run(format!("{program} export --as lua | head -c 1; exit ${{PIPESTATUS[0]}}"));
     assert_eq!((closed.status.code(), closed.stdout, closed.stderr), (Some(0), b"-".to_vec(), Vec::new()));
 }
+
+#[test]
+fn completions_and_manual_pages_know_every_verb() {
+    let completions = Cli::new(&["completions", "bash"]).must();
+    let manual = Cli::new(&["man"]).must();
+    let verbs = [
+        "load",
+        "status",
+        "verify",
+        "scripts",
+        "show",
+        "export",
+        "run",
+        "acquire",
+        "extend",
+        "release",
+        "inspect",
+        "ls",
+        "force-release",
+        "completions",
+        "man",
+        "demo",
+    ];
+    for verb in verbs {
+        assert!(completions.contains(verb), "{verb}");
+        assert!(manual.contains(&format!("redlatch\\-{}", verb.replace('-', "\\-"))), "{verb}");
+        let page = Cli::new(&["man", verb]).must();
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+        assert_eq!(Cli::new(&[verb, "--help"]).answer().status, 0);
+    }
+    assert_eq!(
+        Cli::new(&["man", "nothing"]).answer(),
+        answer(2, "", "redlatch: no verb is called \"nothing\"\n  hint: `redlatch help` lists them\n")
+    );
+}

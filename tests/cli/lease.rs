@@ -201,6 +201,84 @@ async fn inspect_shows_holder_and_waiters_in_order_and_obeys_no_label() {
 }
 
 #[test]
+fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let first = hold(&server, "stock", folder.path());
+    let second = folder.path().join("second");
+    let words = ["acquire", "stock", "--ttl", "1h", "--wait", "10m", "--owner-file", second.to_str().unwrap()];
+    let waiting = Cli::on(&server, &words).start();
+    until("the second one waits", || waiters(&server) == 1);
+    let before = inspected(&server);
+    let holder = before["data"]["holder"].as_str().unwrap();
+    let force = |yes: &[&str]| {
+        Cli::on(&server, &[&["force-release", "stock", "--reason", "hung\x1b"][..], yes].concat()).answer()
+    };
+    assert_eq!(
+        force(&[]),
+        answer(
+            2,
+            "",
+            &format!(
+                "redlatch: \"stock\" is held by \"{holder}\", which may be at work\n  \
+                 hint: say --yes when it is gone, or when the resource refuses old fences\n"
+            )
+        )
+    );
+    let forced = force(&["--yes"]);
+    let granted = waiting.answer();
+    let fence = granted.stdout.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(
+        forced,
+        answer(
+            0,
+            &format!("took \"stock\" from {holder}: hung\\u{{1b}}; the next waiter has it with fence {fence}\n"),
+            ""
+        )
+    );
+    assert!(fence > before["data"]["fence"].as_str().unwrap());
+    assert_eq!(Cli::on(&server, &["extend", "stock", "--owner-file", &first]).answer().status, 76);
+}
+
+#[test]
+fn force_release_of_a_free_lock_is_1() {
+    let server = Server::start(&[]).unwrap();
+    assert_eq!(
+        Cli::on(&server, &["force-release", "stock", "--yes", "--reason", "x"]).answer(),
+        answer(1, "\"stock\" is not held\n", "")
+    );
+}
+
+#[test]
+fn ls_finds_the_held_locks_of_its_namespace_and_nothing_else() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let list = |words: &[&str]| Cli::on(&server, &[&["ls"][..], words].concat()).answer();
+    assert_eq!(list(&[]), answer(0, "", "redlatch: no lock is held\n"));
+    let mut raw = Raw::connect(&server);
+    for number in 0..2000 {
+        raw.must::<()>(&["SET", &format!("noise:{number}"), "x"]);
+    }
+    raw.must::<()>(&["SET", "redlatch:m1:text", "x"]);
+    raw.must::<()>(&["SET", "redlatchXm1:other", "x"]);
+    let file = hold(&server, "free", folder.path());
+    Cli::on(&server, &["release", "free", "--owner-file", &file]).must();
+    for name in ["orders-1", "orders-2", "evil\x1b"] {
+        hold(&server, name, folder.path());
+    }
+    let names = |answer: super::Answer| -> Vec<String> {
+        answer.stdout.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+    };
+    let all = list(&[]);
+    assert_eq!((all.status, all.stderr.as_str()), (0, "redlatch: keys of this namespace that are not locks: 1\n"));
+    assert_eq!(names(all), ["NAME", "evil\\u{1b}", "orders-1", "orders-2"]);
+    assert_eq!(names(list(&["orders-?"])), ["NAME", "orders-1", "orders-2"]);
+    assert_eq!(names(list(&["--all", "[fo]*"])), ["NAME", "free", "orders-1", "orders-2"]);
+    let cut = list(&["orders-*", "--limit", "1"]);
+    assert_eq!(cut.stderr, "redlatch: there are more than 1, see --limit\n");
+    assert_eq!(names(cut), ["NAME", "orders-1"]);
+    assert_eq!(list(&["--namespace", "redlatc?"]), answer(0, "", "redlatch: no lock is held\n"));
+}
+
+#[test]
 fn a_namespace_is_another_world() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     hold(&server, "stock", folder.path());

@@ -11,19 +11,13 @@ use std::{
     },
 };
 
-use redlatch::call::Caller;
-
-use super::{Cli, PATIENCE, answer, blurred, folder, hold, is_alive, is_held, line_of, until};
+use super::{Cli, answer, blurred, folder, hold, is_alive, is_held, line_of, until};
 use crate::support::{Raw, Server, signal};
 
 const KEY: &str = "redlatch:m1:stock";
 
 fn force_release(server: &Server) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let caller = Caller::connect(&server.url(), PATIENCE, false, |_| {}).await.unwrap();
-        caller.force_release(KEY.as_bytes()).await.unwrap();
-    });
+    Cli::on(server, &["force-release", "stock", "--yes", "--reason", "a test"]).must();
 }
 
 fn quoted(path: &Path) -> String {

@@ -2,13 +2,17 @@
 
 mod acquire;
 mod child;
+mod completions;
 mod demo;
 mod duration;
 mod exec;
 mod export;
 mod extend;
+mod force_release;
 mod inspect;
 mod load;
+mod ls;
+mod man;
 mod opt;
 mod outcome;
 mod output;
@@ -112,6 +116,10 @@ async fn perform(options: &Options) -> Result<Outcome, Failure> {
         Verb::Extend(options) => extend::extend(options, global).await,
         Verb::Release(options) => release::release(options, global).await,
         Verb::Inspect(options) => inspect::inspect(options, global).await,
+        Verb::Ls(options) => ls::ls(options, global).await,
+        Verb::ForceRelease(options) => force_release::force_release(options, global).await,
+        Verb::Completions(options) => Ok(completions::completions(options)),
+        Verb::Man(options) => man::man(options),
         Verb::Demo(options) => demo::run(options, global).await,
     }
 }
@@ -132,6 +140,10 @@ impl Verb {
             Self::Extend(_) => "extend",
             Self::Release(_) => "release",
             Self::Inspect(_) => "inspect",
+            Self::Ls(_) => "ls",
+            Self::ForceRelease(_) => "force-release",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
             Self::Demo(_) => "demo",
         }
     }
