@@ -31,6 +31,8 @@
 //!
 //! Scripts decide, the client carries. Nothing here computes who holds a lock.
 
+#![warn(missing_docs)]
+
 pub mod bundle;
 pub mod call;
 mod client;

@@ -3,5 +3,9 @@
 mod bundle;
 mod cli;
 mod client;
+mod conformance;
+mod mutants;
+mod nginx;
+mod readme;
 mod scripts;
 mod support;

@@ -74,7 +74,8 @@ impl Caller {
         let client = redis::Client::open(info.set_redis_settings(settings)).map_err(invalid)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout))
+            // Every command has a timeout of its own, which also covers the time of a reconnect.
+            .set_response_timeout(None)
             .set_number_of_retries(1)
             .set_automatic_resubscription()
             .set_push_sender(move |push| {
@@ -153,6 +154,24 @@ impl Caller {
             Ok(Err(error)) if error.is_timeout() => Err(Error::unknown(what(), self.timeout)),
             Ok(Err(error)) => Err(refusal::translate(&what(), error)),
             Err(_) => Err(Error::unknown(what(), self.timeout)),
+        }
+    }
+
+    /// The server's time in microseconds since 1970, so that even the first acquire can say until when it may be
+    /// granted; `None` when the server's ACL denies TIME.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub async fn server_us(&self) -> Result<Option<u64>, Error> {
+        match self.command(&redis::cmd("TIME"), || "TIME".to_owned()).await {
+            Ok(reply) => {
+                let (seconds, micros): (u64, u64) =
+                    redis::from_redis_value(reply).map_err(|_| reply::unexpected("TIME"))?;
+                Ok(Some(seconds * 1_000_000 + micros))
+            }
+            Err(error) if error.code() == Some("NOPERM") => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -3,11 +3,13 @@
 use std::{
     fmt,
     marker::PhantomData,
-    sync::{Arc, Mutex as StdMutex, MutexGuard},
+    sync::{
+        Arc, Mutex as StdMutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,7 +20,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Fence, Name, clock,
-    protocol::{Next, Tenure},
+    protocol::{Moment, Tenure},
 };
 
 /// The right to use a resource for a time.
@@ -28,24 +30,30 @@ use crate::{
 #[must_use = "a lease is released when it is dropped"]
 pub struct Lease<F = Mutex> {
     core: Arc<Core>,
-    renewal: Option<AbortHandle>,
     guard: Option<Guard>,
     family: PhantomData<F>,
 }
 
-struct Core {
+/// What the holder and the keeper share.
+pub(super) struct Core {
     client: Client,
     target: Target,
     owner: String,
-    fence: Option<Fence>,
+    fence: Fence,
     tenure: StdMutex<Tenure>,
+    /// Held while an extend is under way: two at once could be answered in another order than they ran.
+    extending: tokio::sync::Mutex<()>,
+    /// When the keeper looks at this lease next.
+    due: StdMutex<Option<Moment>>,
+    id: u64,
+    given_back: AtomicBool,
     lost: CancellationToken,
 }
 
 impl Lease<Mutex> {
     /// The fencing token of this grant: higher than that of every grant before. Send it along with every write.
     pub fn fence(&self) -> Fence {
-        self.core.fence.unwrap_or(Fence::NONE)
+        self.core.fence
     }
 }
 
@@ -54,15 +62,24 @@ impl<F> Lease<F> {
         client: Client,
         target: Target,
         owner: String,
-        fence: Option<Fence>,
+        fence: Fence,
         tenure: Tenure,
-        renew: bool,
+        guard: Guard,
     ) -> Self {
-        let guard = Guard::new(&client, &target, &owner);
-        let tenure = StdMutex::new(tenure);
-        let core = Arc::new(Core { client, target, owner, fence, tenure, lost: CancellationToken::new() });
-        let renewal = renew.then(|| tokio::spawn(Arc::clone(&core).keep()).abort_handle());
-        Self { core, renewal, guard: Some(guard), family: PhantomData }
+        let core = Arc::new(Core {
+            id: client.next_lease_id(),
+            client,
+            target,
+            owner,
+            fence,
+            tenure: StdMutex::new(tenure),
+            extending: tokio::sync::Mutex::default(),
+            due: StdMutex::default(),
+            given_back: AtomicBool::new(false),
+            lost: CancellationToken::new(),
+        });
+        core.client.shared.keeper.add(&core);
+        Self { core, guard: Some(guard), family: PhantomData }
     }
 
     /// The name of the protected resource.
@@ -97,9 +114,7 @@ impl<F> Lease<F> {
         }
     }
 
-    /// A token that is cancelled when a renewal finds the lease lost or the deadline has come.
-    ///
-    /// It is driven by the renewal; for a lock with `renew(false)` use [`lost`](Self::lost).
+    /// A token that is cancelled when the lease is lost, by a task of the client.
     pub fn lost_token(&self) -> CancellationToken {
         self.core.lost.clone()
     }
@@ -114,25 +129,17 @@ impl<F> Lease<F> {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped the server may have extended the lease; the local deadline has not moved.
+    /// When the future is dropped the server may have set the lease; the local deadline is the earlier one of both.
     pub async fn extend(&self, ttl: Duration) -> Result<(), Error> {
         check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         loop {
-            let sent = clock::now();
-            match self.core.target.extend(&self.core.client, &self.core.owner, ttl).await {
-                Ok(()) => {
-                    self.core.tenure().extended(sent, ttl);
-                    return if self.is_lost() { Err(Error::lost(self.name())) } else { Ok(()) };
-                }
+            match self.core.extend(ttl).await {
+                Ok(()) if self.is_lost() => return Err(Error::lost(self.name())),
+                Ok(()) => return Ok(()),
                 Err(error) if error.is_retryable() && !self.is_lost() => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                Err(error) => {
-                    if error.kind() == ErrorKind::Lost {
-                        self.core.end();
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -148,9 +155,7 @@ impl<F> Lease<F> {
     ///
     /// When the future is dropped the release goes on in the background.
     pub async fn release(mut self) -> Result<(), Error> {
-        if let Some(renewal) = self.renewal.take() {
-            renewal.abort();
-        }
+        self.core.give_back();
         let timeout = self.core.client.shared.caller.timeout();
         let until = self.core.tenure().deadline().max(clock::now() + timeout);
         let outcome = self.core.target.release(self.core.client.caller(), &self.core.owner, until).await;
@@ -177,9 +182,7 @@ impl<F> Lease<F> {
 
 impl<F> Drop for Lease<F> {
     fn drop(&mut self) {
-        if let Some(renewal) = &self.renewal {
-            renewal.abort();
-        }
+        self.core.give_back();
     }
 }
 
@@ -194,42 +197,73 @@ impl<F> fmt::Debug for Lease<F> {
 }
 
 impl Core {
-    fn tenure(&self) -> MutexGuard<'_, Tenure> {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn tenure(&self) -> MutexGuard<'_, Tenure> {
         self.tenure.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 
-    fn end(&self) {
+    fn due(&self) -> MutexGuard<'_, Option<Moment>> {
+        self.due.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    pub(super) fn replace_due(&self, at: Moment) -> Option<Moment> {
+        self.due().replace(at)
+    }
+
+    pub(super) fn take_due(&self) -> Option<Moment> {
+        self.due().take()
+    }
+
+    /// The lease is lost: tell the holder.
+    pub(super) fn end(&self) {
         self.tenure().end(clock::now());
         self.lost.cancel();
     }
 
-    /// Renews until the lease is lost. A renewal that is under way never delays the signal at the deadline.
-    async fn keep(self: Arc<Self>) {
-        loop {
-            let (next, deadline) = {
-                let tenure = self.tenure();
-                (tenure.next(clock::now()), tenure.deadline())
-            };
-            match next {
-                Next::Lost => return self.end(),
-                Next::Wait(until) => clock::sleep_until(until).await,
-                Next::Renew => tokio::select! {
-                    () = self.renew() => {}
-                    () = clock::sleep_until(deadline) => {}
-                },
-            }
-        }
+    pub(super) fn is_given_back(&self) -> bool {
+        self.given_back.load(Ordering::Acquire)
     }
 
-    async fn renew(&self) {
-        let (sent, ttl) = (clock::now(), self.tenure().ttl());
-        match self.target.extend(&self.client, &self.owner, ttl).await {
+    fn give_back(&self) {
+        self.given_back.store(true, Ordering::Release);
+        self.client.shared.keeper.remove(self);
+    }
+
+    /// Asks once for the lease to last `ttl` from now.
+    async fn extend(self: &Arc<Self>, ttl: Duration) -> Result<(), Error> {
+        let _alone = self.extending.lock().await;
+        let sent = clock::now();
+        let deadline = {
+            let mut tenure = self.tenure();
+            tenure.asking(sent, ttl);
+            tenure.deadline()
+        };
+        // The deadline stays on the agenda: an extend that gets no answer never delays the signal.
+        if !self.is_given_back() {
+            self.client.shared.keeper.put(self, deadline);
+        }
+        let outcome = self.target.extend(&self.client, &self.owner, ttl).await;
+        match &outcome {
             Ok(()) => self.tenure().extended(sent, ttl),
             Err(error) if error.kind() == ErrorKind::Lost => self.end(),
-            Err(error) => {
-                tracing::warn!(%error, "a renewal got no answer, trying again");
-                self.tenure().unanswered(clock::now() + (ttl / 20).min(Duration::from_secs(1)));
-            }
+            Err(_) => self.tenure().unanswered(clock::now() + (ttl / 20).min(Duration::from_secs(1))),
+        }
+        if !self.is_given_back() {
+            self.client.shared.keeper.add(self);
+        }
+        outcome
+    }
+
+    /// What the keeper does when a renewal is due.
+    pub(super) async fn renew(self: &Arc<Self>) {
+        let ttl = self.tenure().ttl();
+        match self.extend(ttl).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Lost => tracing::warn!(%error, "a renewal came too late"),
+            Err(error) => tracing::warn!(%error, "a renewal got no answer, trying again"),
         }
     }
 }

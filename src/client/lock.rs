@@ -1,6 +1,6 @@
 //! Acquiring: one try, or a place in the queue until the lease is granted.
 
-use std::{marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
 
 use super::{
     Client, MAX_TTL,
@@ -37,12 +37,22 @@ pub(super) enum Family {
     Plain,
 }
 
-/// The key that a lock's scripts run on.
+/// The key that a lock's scripts run on. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct Target(Arc<Key>);
+
+pub(super) struct Key {
     pub(super) family: Family,
     pub(super) name: Name,
     pub(super) key: Vec<u8>,
+}
+
+impl Deref for Target {
+    type Target = Key;
+
+    fn deref(&self) -> &Key {
+        &self.0
+    }
 }
 
 /// A lock that can be acquired: a name, and how its leases are to be.
@@ -211,9 +221,8 @@ impl<F> Lock<F> {
             let mut remaining = Duration::ZERO;
             match self.ask(&owner, waiter.as_ref(), limit).await {
                 Ok(Acquire::Granted { fence, .. }) => {
-                    if let Some(lease) = self.lease(owner.clone(), Some(fence), sent, self.ttl) {
-                        guard.disarm();
-                        return Ok(Attempt::Granted(lease));
+                    if let Some(tenure) = self.tenure(sent, self.ttl) {
+                        return Ok(Attempt::Granted(self.lease(owner, fence, tenure, guard)));
                     }
                     silent_since = sent;
                 }
@@ -225,12 +234,10 @@ impl<F> Lock<F> {
                     if let (Some(waiter), Some(listener)) = (&waiter, &mut listener) {
                         match self.wait(waiter, listener, rest, limit).await {
                             Some(Wake::Granted { fence, lease }) => {
-                                let since = waiter.proven_since(lease, clock::now());
-                                let lease =
-                                    since.and_then(|since| self.lease(owner.clone(), Some(fence), since, lease));
-                                if let Some(lease) = lease {
-                                    guard.disarm();
-                                    return Ok(Attempt::Granted(lease));
+                                // Without renewals a claim lease would stay that short: ask for the whole TTL.
+                                let since = waiter.proven_since(lease, clock::now()).filter(|_| self.renew);
+                                if let Some(tenure) = since.and_then(|since| self.tenure(since, lease)) {
+                                    return Ok(Attempt::Granted(self.lease(owner, fence, tenure, guard)));
                                 }
                             }
                             Some(Wake::Ask) => tokio::time::sleep(RETRY_PAUSE.mul_f64(fastrand::f64())).await,
@@ -336,15 +343,22 @@ impl<F> Lock<F> {
         Ok(reply)
     }
 
-    /// A lease that was asked for at `sent`; `None` when it is over already.
-    fn lease(&self, owner: String, fence: Option<Fence>, sent: Moment, lease: Duration) -> Option<Lease<F>> {
-        let tenure = Tenure::granted(sent, lease, self.ttl, self.renew, self.max_hold);
-        (clock::now() < tenure.deadline())
-            .then(|| Lease::start(self.client.clone(), self.target.clone(), owner, fence, tenure, self.renew))
+    /// A lease of `length` that was asked for at `sent`; `None` when it is over already.
+    fn tenure(&self, sent: Moment, length: Duration) -> Option<Tenure> {
+        let tenure = Tenure::granted(sent, length, self.ttl, self.renew, self.max_hold);
+        (clock::now() < tenure.deadline()).then_some(tenure)
+    }
+
+    fn lease(&self, owner: String, fence: Fence, tenure: Tenure, guard: Guard) -> Lease<F> {
+        Lease::start(self.client.clone(), self.target.clone(), owner, fence, tenure, guard)
     }
 }
 
 impl Target {
+    pub(super) fn new(family: Family, name: Name, key: Vec<u8>) -> Self {
+        Self(Arc::new(Key { family, name, key }))
+    }
+
     pub(super) async fn extend(&self, client: &Client, owner: &str, ttl: Duration) -> Result<(), Error> {
         let caller = &client.shared.caller;
         let kept = match self.family {

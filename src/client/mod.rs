@@ -2,6 +2,7 @@
 
 mod abandon;
 mod inbox;
+mod keeper;
 mod lease;
 mod lock;
 
@@ -14,6 +15,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Error, Name, Namespace,
@@ -23,6 +25,7 @@ use crate::{
 };
 use abandon::Cleanup;
 use inbox::Inbox;
+use keeper::Keeper;
 use lock::{Family, Target};
 
 pub use lease::Lease;
@@ -48,11 +51,15 @@ pub struct Client {
 struct Shared {
     caller: Caller,
     inbox: Inbox,
+    keeper: Arc<Keeper>,
+    /// Ends the keeper when the last clone of the client is dropped.
+    _gone: DropGuard,
     cleanups: mpsc::UnboundedSender<Cleanup>,
     settings: ClientBuilder,
     namespace: Namespace,
     id: String,
     attempts: AtomicU64,
+    leases: AtomicU64,
     server_clock: StdMutex<Option<(u64, Moment)>>,
 }
 
@@ -79,7 +86,7 @@ impl Client {
     pub fn mutex(&self, name: impl AsRef<[u8]>) -> Result<Lock<Mutex>, Error> {
         let name = Name::new(name)?;
         let key = self.shared.namespace.mutex_key(&name);
-        Ok(Lock::new(self.clone(), Target { family: Family::Mutex, name, key }))
+        Ok(Lock::new(self.clone(), Target::new(Family::Mutex, name, key)))
     }
 
     /// The classic lock on the raw key `key`: `SET key owner NX PX` and compare-and-delete.
@@ -93,7 +100,7 @@ impl Client {
     pub fn plain(&self, key: impl AsRef<[u8]>) -> Result<Lock<Plain>, Error> {
         let name = Name::new(key)?;
         let key = name.as_bytes().to_vec();
-        Ok(Lock::new(self.clone(), Target { family: Family::Plain, name, key }))
+        Ok(Lock::new(self.clone(), Target::new(Family::Plain, name, key)))
     }
 
     /// The typed script calls on this client's connection.
@@ -123,6 +130,10 @@ impl Client {
     /// A fresh owner token: secret proof of one acquisition.
     fn owner(&self) -> String {
         format!("{}:{}", self.shared.id, self.shared.attempts.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn next_lease_id(&self) -> u64 {
+        self.shared.leases.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Remembers the server's time that a reply just brought.
@@ -250,18 +261,25 @@ impl ClientBuilder {
                 }
             }
         }
+        let server_us = caller.server_us().await?;
         let (cleanups, queue) = mpsc::unbounded_channel();
         tokio::spawn(abandon::release_all(queue));
+        let keeper = Arc::<Keeper>::default();
+        let gone = CancellationToken::new();
+        tokio::spawn(keeper::keep(Arc::clone(&keeper), gone.clone()));
         Ok(Client {
             shared: Arc::new(Shared {
                 caller,
                 inbox,
+                keeper,
+                _gone: gone.drop_guard(),
                 cleanups,
                 settings: self,
                 namespace,
                 id,
                 attempts: AtomicU64::new(0),
-                server_clock: StdMutex::new(None),
+                leases: AtomicU64::new(0),
+                server_clock: StdMutex::new(server_us.map(|server_us| (server_us, clock::now()))),
             }),
         })
     }

@@ -39,6 +39,12 @@ impl Tenure {
         }
     }
 
+    /// A request to set the lease to `ttl` leaves at `sent`. Whatever becomes of its reply, a shorter lease counts
+    /// from now on.
+    pub fn asking(&mut self, sent: Moment, ttl: Duration) {
+        self.deadline = self.deadline.min(sent + ttl.saturating_sub(margin(ttl)));
+    }
+
     /// The server renewed the lease for `ttl`, asked for at `sent`.
     pub fn extended(&mut self, sent: Moment, ttl: Duration) {
         self.ttl = ttl;
@@ -114,6 +120,16 @@ mod tests {
         assert_eq!(tenure.deadline(), deadline);
         assert_eq!(tenure.next(at(599)), Next::Wait(at(600)));
         assert_eq!(tenure.next(at(600)), Next::Renew);
+    }
+
+    #[test]
+    fn a_shorter_lease_counts_before_its_reply_has_come() {
+        let mut tenure = Tenure::granted(at(0), TTL, TTL, true, None);
+        tenure.asking(at(100), Duration::from_millis(128));
+        assert_eq!(tenure.deadline(), at(100 + 128 - 2));
+        let mut longer = Tenure::granted(at(0), TTL, TTL, true, None);
+        longer.asking(at(100), TTL * 2);
+        assert_eq!(longer.deadline(), at(1280 - 11));
     }
 
     #[test]

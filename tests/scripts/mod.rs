@@ -1,1 +1,297 @@
-//! The scripts as files: headers against code, digests against every place that has the bytes.
+//! The scripts as files: what the header promises is what the code does.
+
+use std::collections::BTreeSet;
+
+use redlatch::bundle::{self, Header, Script};
+
+fn scripts() -> &'static [Script] {
+    bundle::embedded().unwrap().scripts()
+}
+
+fn text(script: &Script) -> &str {
+    std::str::from_utf8(script.source()).unwrap()
+}
+
+/// What is behind the header, without comments.
+fn code(script: &Script) -> String {
+    let (_, code) = text(script).split_once("]]\n").unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("--")).map(|line| format!("{line}\n")).collect()
+}
+
+/// What follows each `before` in `code`, as long as `part` holds.
+fn after<'a>(code: &'a str, before: &str, part: impl Fn(char) -> bool) -> Vec<&'a str> {
+    let rest = code.match_indices(before).map(|(at, _)| &code[at + before.len()..]);
+    rest.map(|rest| rest.split(|c| !part(c)).next().unwrap()).collect()
+}
+
+#[track_caller]
+fn every_script(holds: impl Fn(&Header, &str) -> Result<(), String>) {
+    let problems: Vec<String> = scripts()
+        .iter()
+        .filter_map(|script| Some(format!("{} {}", script.name(), holds(script.header(), &code(script)).err()?)))
+        .collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+fn same<T: Ord + std::fmt::Debug>(what: &str, promised: BTreeSet<T>, done: BTreeSet<T>) -> Result<(), String> {
+    if promised == done { Ok(()) } else { Err(format!("promises the {what} {promised:?}, its code has {done:?}")) }
+}
+
+#[test]
+fn every_argument_of_the_header_is_used_and_no_other() {
+    every_script(|header, code| {
+        let used = after(code, "ARGV[", |c| c.is_ascii_digit()).into_iter().map(|n| n.parse::<usize>().unwrap());
+        same("arguments", (1..=header.args.len()).collect(), used.collect())
+    });
+}
+
+#[test]
+fn every_argument_is_bound_to_its_name() {
+    every_script(|header, code| {
+        for (at, arg) in header.args.iter().enumerate() {
+            let value = format!("ARGV[{}]", at + 1);
+            let bound = code.lines().filter_map(|line| line.strip_prefix("local ")?.split_once(" = ")).any(
+                |(names, values)| {
+                    let position = values.split(", ").position(|v| v == value || v == format!("tonumber({value})"));
+                    position.is_some_and(|position| names.split(", ").nth(position) == Some(&arg.name))
+                },
+            );
+            if !bound {
+                return Err(format!("does not bind {value} to {}", arg.name));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn keys_and_arguments_are_counted_before_anything_else() {
+    every_script(|header, code| {
+        let args = match header.args.len() {
+            0 => "no argument".to_owned(),
+            1 => "1 argument".to_owned(),
+            count => format!("{count} arguments"),
+        };
+        let check = format!(
+            "if #KEYS ~= 1 or #ARGV ~= {} then\n  return redis.error_reply('BADARG {} takes 1 key and {args}')\nend\n",
+            header.args.len(),
+            header.name
+        );
+        let at = code.find(&check).ok_or_else(|| format!("does not contain\n{check}"))?;
+        let calls = ["redis.call", "redis.pcall"].iter().filter_map(|call| code.find(call)).min().unwrap();
+        if at < calls { Ok(()) } else { Err("calls Redis before it counts".to_owned()) }
+    });
+}
+
+#[test]
+fn effects_are_the_commands_in_the_code() {
+    every_script(|header, code| {
+        let called: BTreeSet<String> = [".call('", ".pcall('"]
+            .iter()
+            .flat_map(|call| after(code, call, |c| c != '\''))
+            .map(str::to_owned)
+            .collect();
+        same("effects", header.effects.iter().cloned().collect(), called)
+    });
+}
+
+#[test]
+fn commands_and_keys_are_literal() {
+    every_script(|_, code| {
+        for call in ["redis.call(", "redis.pcall("] {
+            for (at, _) in code.match_indices(call) {
+                let arguments = &code[at + call.len()..];
+                let name = arguments.strip_prefix('\'').and_then(|rest| rest.split_once('\''));
+                let Some((name, rest)) = name else { return Err(format!("calls {}", &arguments[..20])) };
+                let uppercase = name.bytes().all(|byte| byte.is_ascii_uppercase());
+                let keyed = rest.starts_with(", KEYS[1]");
+                if !uppercase || (!keyed && !matches!(name, "TIME" | "PUBLISH")) {
+                    return Err(format!("calls {name}{}", rest.lines().next().unwrap()));
+                }
+            }
+        }
+        match after(code, "KEYS[", |c| c != ']').into_iter().find(|&key| key != "1") {
+            Some(other) => Err(format!("uses KEYS[{other}]")),
+            None => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn error_codes_of_the_header_are_those_of_the_code() {
+    every_script(|header, code| {
+        let mut raised: BTreeSet<String> =
+            after(code, "redis.error_reply('", |c| c.is_ascii_uppercase()).into_iter().map(str::to_owned).collect();
+        // Raised by the server at the first read, which every script makes through pcall and passes on.
+        if code.contains("= redis.pcall('HMGET', KEYS[1]") || code.contains("= redis.pcall('GET', KEYS[1]") {
+            raised.insert("WRONGTYPE".to_owned());
+        }
+        same("errors", header.errors.iter().map(|(code, _)| code.clone()).collect(), raised)
+    });
+}
+
+/// The lists after `return {` or `return {\n`, split at the commas outside of brackets.
+fn returned(code: &str) -> Vec<Vec<String>> {
+    let mut lists = Vec::new();
+    for (at, _) in code.match_indices("return {") {
+        let (mut elements, mut depth) = (vec![String::new()], 0);
+        for c in code[at + "return {".len()..].chars() {
+            match c {
+                '}' if depth == 0 => break,
+                ',' if depth == 0 => elements.push(String::new()),
+                _ => {
+                    depth += i32::from("({[".contains(c)) - i32::from(")}]".contains(c));
+                    elements.last_mut().unwrap().push(c);
+                }
+            }
+        }
+        let elements: Vec<String> = elements.iter().map(|element| element.trim().to_owned()).collect();
+        lists.push(elements.into_iter().filter(|element| !element.is_empty()).collect());
+    }
+    lists
+}
+
+#[test]
+fn outcome_numbers_of_the_header_are_those_of_the_code() {
+    every_script(|header, code| {
+        let mut numbers = BTreeSet::new();
+        for list in returned(code) {
+            // A literal, `x and 1 or 2`, or a local `outcome` that numbers are assigned to.
+            if list[0] == "outcome" {
+                let values = after(code, "outcome = ", |c| c.is_ascii_digit());
+                numbers.extend(values.into_iter().filter(|value| !value.is_empty()).map(|v| v.parse::<i64>().unwrap()));
+            } else if let Some((_, either)) = list[0].split_once(" and ") {
+                numbers.extend(either.split(" or ").map(|value| value.parse::<i64>().unwrap()));
+            } else {
+                numbers.insert(list[0].parse::<i64>().unwrap());
+            }
+        }
+        same("replies", header.replies.iter().map(|reply| reply.code).collect(), numbers)
+    });
+}
+
+#[test]
+fn replies_have_as_many_fields_as_the_header_says() {
+    every_script(|header, code| {
+        for list in returned(code) {
+            let fields = list.len() - 1;
+            let reply = header.replies.iter().find(|reply| reply.code.to_string() == list[0]);
+            let promised = reply.or(header.replies.first()).unwrap().fields.len();
+            if fields != promised {
+                return Err(format!("returns {list:?} where {promised} fields are promised"));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn outcome_words_have_one_number_in_each_family_and_the_same_fields_in_each_script() {
+    for script in scripts() {
+        let replies = &script.header().replies;
+        let words: BTreeSet<&str> = replies.iter().map(|reply| reply.word.as_str()).collect();
+        assert_eq!(words.len(), replies.len(), "{}", script.name());
+        assert!(replies.is_sorted_by_key(|reply| reply.code), "{}", script.name());
+    }
+}
+
+#[test]
+fn headers_name_a_version_that_is_shipped_and_a_server_that_is_supported() {
+    for script in scripts() {
+        let header = script.header();
+        assert_eq!(header.since.split('.').count(), 3, "{}", script.name());
+        assert_eq!(header.redis, "6.2", "{}", script.name());
+        assert!(header.summary.ends_with('.'), "{}", script.name());
+        assert!(header.retry.starts_with("safe: ") || header.retry.starts_with("not safe: "), "{}", script.name());
+    }
+}
+
+#[test]
+fn the_hand_off_passage_is_the_same_in_all_scripts_that_have_it() {
+    let passages: Vec<(&str, &str)> = scripts()
+        .iter()
+        .filter_map(|script| {
+            let (_, rest) = text(script).split_once("\n-- hand-off passage: ")?;
+            let (passage, _) = rest.split_once("\n-- end of the hand-off passage\n").expect("the passage ends");
+            Some((script.name(), passage))
+        })
+        .collect();
+    let names: Vec<&str> = passages.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["mutex/acquire", "mutex/force_release", "mutex/release"]);
+    for (name, passage) in &passages {
+        assert_eq!(*passage, passages[0].1, "{name} and mutex/acquire differ");
+    }
+}
+
+#[test]
+fn files_are_plain_lua_that_every_server_takes() {
+    for script in scripts() {
+        let (name, text) = (script.name(), text(script));
+        assert!(text.len() < 16 * 1024, "{name} has {} bytes", text.len());
+        assert!(text.is_ascii(), "{name} is not ASCII");
+        assert!(!text.contains(['\r', '\t']), "{name} has a CR or a tab");
+        assert!(!text.starts_with("#!"), "{name} has a shebang");
+        assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{name} does not end with one newline");
+        assert!(text.lines().all(|line| line.trim_end() == line && line.len() <= 120), "{name} has an untidy line");
+    }
+}
+
+#[test]
+fn nothing_global_is_set_and_nothing_random_is_read() {
+    every_script(|_, code| {
+        for line in code.lines().map(str::trim_start) {
+            if line.starts_with("function ") {
+                return Err(format!("defines a global: {line}"));
+            }
+            let Some((names, _)) = line.split_once(" = ") else { continue };
+            let assigns = names.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_, ".contains(&byte));
+            if assigns && !names.starts_with("local ") && !names.starts_with("if ") && !names.starts_with("for ") {
+                for name in names.split(", ") {
+                    let local = code.lines().any(|line| {
+                        let declared =
+                            line.trim_start().strip_prefix("local ").map(|rest| rest.split(" = ").next().unwrap());
+                        declared.is_some_and(|names| names.split(", ").any(|declared| declared == name))
+                            || line.contains("local function") && line.contains(&format!("({name}, "))
+                    });
+                    if !local {
+                        return Err(format!("assigns the global {name}"));
+                    }
+                }
+            }
+        }
+        // Redis 6.2 can replicate scripts by running them again.
+        let forbidden = ["math.random", "RANDOMKEY", "SRANDMEMBER", "os.", "loadstring", "_G", "cjson"];
+        match forbidden.iter().find(|word| code.contains(*word)) {
+            Some(word) => Err(format!("uses {word}")),
+            None => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn error_messages_never_contain_what_a_caller_sent() {
+    every_script(|_, code| {
+        for message in after(code, "redis.error_reply(", |c| c != '\n') {
+            if !message.starts_with('\'') || !message.ends_with("')") || message.contains("..") {
+                return Err(format!("builds the message {message}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_second_key_is_refused() {
+    let server = crate::support::Server::start(&[]).unwrap();
+    let mut raw = crate::support::Raw::connect(&server);
+    for script in scripts() {
+        for keys in [&["a", "b"][..], &[]] {
+            let count = keys.len().to_string();
+            let mut words: Vec<&[u8]> = vec![b"EVAL", script.source(), count.as_bytes()];
+            words.extend(keys.iter().map(|key| key.as_bytes()));
+            words.extend(script.header().args.iter().map(|_| &b"1"[..]));
+            let error = raw.run(&words).unwrap_err();
+            assert_eq!(error.code(), Some("BADARG"), "{} with {count} keys: {error}", script.name());
+        }
+    }
+}

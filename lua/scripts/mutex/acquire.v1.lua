@@ -5,7 +5,7 @@
 @redis 6.2
 @complexity O(1): at most 64 places of the queue are looked at in one call
 @key lock: hash, all state of one lock
-@arg owner: owner token of this attempt, 1 to 128 bytes without spaces
+@arg owner: owner token of this attempt, 1 to 128 bytes without white space
 @arg ttl_ms: length of the lease, 1 to 2678400000
 @arg queue_ms: how long the place in the queue stays alive from now, 1 to 60000; 0 to try without waiting
 @arg claim_ms: length of the lease that a hand-off gives to this waiter, 1 to 60000
@@ -13,7 +13,7 @@
 @arg fence_floor: the highest fence the caller has seen for this lock; 0 for none
 @arg retention_ms: how long the fence is kept after lease and queue, 60000 to 2678400000
 @arg label: who asks, for people, 0 to 128 bytes
-@arg inbox: channel that hears of a hand-off, 0 to 768 bytes without spaces; empty for none
+@arg inbox: channel that hears of a hand-off, 0 to 768 bytes without white space; empty for none
 @arg inbox_here: 1 when the inbox is subscribed on this very server (no receiver proves the waiter gone), else 0
 @reply 1 granted: remaining_ms, now_us, fence
 @reply 2 queued: remaining_ms, now_us, position
@@ -22,7 +22,7 @@
 @reply 5 spent: remaining_ms, now_us
 @error BADARG an argument is missing or out of range; nothing was written
 @error WRONGTYPE the key holds something else; nothing was written
-@error QUEUEFULL 100000 places are taken; nothing was written
+@error QUEUEFULL 100000 places are taken; nothing was written for the caller
 @error FENCEEXHAUSTED no fence is left below 2^53; nothing was written
 @effects HMGET TIME HDEL HSET PEXPIRE PUBLISH
 @retry safe: the same owner gets the same fence or the same place; an owner that released gets 5 (spent)
@@ -57,14 +57,14 @@ end
 if not retention_ms or retention_ms < 60000 or retention_ms > 2678400000 then
   return redis.error_reply('BADARG retention_ms must be 60000 to 2678400000')
 end
-if #owner < 1 or #owner > 128 or string.find(owner, ' ', 1, true) then
-  return redis.error_reply('BADARG owner must be 1 to 128 bytes without spaces')
+if #owner < 1 or #owner > 128 or string.find(owner, '%s') then
+  return redis.error_reply('BADARG owner must be 1 to 128 bytes without white space')
 end
 if #label > 128 then
   return redis.error_reply('BADARG label must be 0 to 128 bytes')
 end
-if #inbox > 768 or string.find(inbox, ' ', 1, true) then
-  return redis.error_reply('BADARG inbox must be 0 to 768 bytes without spaces')
+if #inbox > 768 or string.find(inbox, '%s') then
+  return redis.error_reply('BADARG inbox must be 0 to 768 bytes without white space')
 end
 if inbox_here ~= '0' and inbox_here ~= '1' then
   return redis.error_reply('BADARG inbox_here must be 0 or 1')
@@ -107,14 +107,18 @@ if remaining_ms > 0 then
   end
 end
 
-local now = time[1] .. string.sub('000000', #time[2] + 1) .. time[2]
+local now = time[1] .. time[2]
+if #time[2] < 6 then
+  now = string.format('%.0f', now_us)
+end
 local fence = now
-local last_fence = math.max(tonumber(lock[4] or 0), fence_floor)
-if last_fence >= now_us then
+-- Fences of equal length compare as strings, which spares two conversions in nearly every call.
+if fence_floor >= now_us or (lock[4] and (lock[4] >= now or #lock[4] ~= #now)) then
+  local last_fence = math.max(tonumber(lock[4] or 0), fence_floor)
   if last_fence >= 9007199254740991 then
     return redis.error_reply('FENCEEXHAUSTED no fence is left below 2^53 for this lock')
   end
-  fence = string.format('%.0f', last_fence + 1)
+  fence = string.format('%.0f', math.max(last_fence + 1, now_us))
 end
 local released = lock[5] or ''
 if lock[1] and not lock[2] then

@@ -360,10 +360,10 @@ pub struct ManOptions {
 /// Options of `demo`.
 #[derive(Args, Debug)]
 pub struct DemoOptions {
-    /// How many buyers come at once
-    #[arg(long, value_name = "N", default_value_t = 80)]
-    pub clients: usize,
+    /// How many buyers come at once: half of them Rust tasks, half requests to nginx
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
     /// How many pieces there are; may be given several times
-    #[arg(long, value_name = "N")]
-    pub stock: Vec<u64>,
+    #[arg(long, value_name = "N", default_values_t = [1, 50], value_parser = clap::value_parser!(u32).range(1..))]
+    pub stock: Vec<u32>,
 }

@@ -62,7 +62,8 @@ impl Global {
     }
 
     /// The URL with the password in it.
-    fn full_url(&self) -> Result<String, Failure> {
+    /// The URL with the password.
+    pub fn full_url(&self) -> Result<String, Failure> {
         let plain = self.plain_url()?;
         parse(&plain)?;
         let Some(password) = self.password()? else { return Ok(plain) };

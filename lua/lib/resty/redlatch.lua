@@ -1,0 +1,118 @@
+-- Distributed locks on Redis for nginx: see README.md beside this folder for the methods by example.
+local bundle = require "resty.redlatch.bundle"
+local acquire = require "resty.redlatch.acquire"
+local hex = require "resty.redlatch.hex"
+local leases = require "resty.redlatch.lease"
+local options = require "resty.redlatch.options"
+local phases = require "resty.redlatch.phases"
+
+local format = string.format
+
+local _M = { _VERSION = bundle.bundle }
+local methods = {}
+local mt = { __index = methods }
+
+local families = {
+  mutex = require "resty.redlatch.mutex",
+  plain = require "resty.redlatch.plain",
+}
+
+local defaults = {
+  host = "127.0.0.1", port = 6379, database = 0, namespace = "redlatch", timeout = 2, pool_size = 64, keepalive = 60,
+  ttl = 10, claim = 3, retention = 3600, family = "mutex", strict = false,
+}
+
+-- @syntax lock = redlatch.new(opts?)
+-- @context any phase, init_by_lua too: nothing is sent
+-- @param opts a table of options, see the table in README.md
+-- @return an instance, to be shared by all requests of a worker
+-- @throws when an option is unknown, of the wrong type or out of range
+function _M.new(opts)
+  local problem = options.new_problem(opts)
+  if problem then
+    error(problem, 2)
+  end
+  local self = {}
+  for option, value in pairs(defaults) do
+    self[option] = value
+  end
+  for option, value in pairs(opts or {}) do
+    self[option] = value
+  end
+  self.family = families[self.family]
+  self.keepalive_ms = math.max(math.floor(self.keepalive * 1000), 1)
+  if self.socket then
+    self.socket = "unix:" .. self.socket:gsub("^unix:", "")
+  end
+  self.address = self.socket or format("%s:%d", self.host, self.port)
+  -- A pooled connection has introduced itself: it must never serve somebody with another user, password or database.
+  self.pool = format("redlatch %s/%d %s", self.address, self.database,
+    hex(ngx.sha1_bin((self.username or "") .. "\0" .. (self.password or ""))))
+  return setmetatable(self, mt)
+end
+
+local function start(self, name, opts, wait)
+  opts = opts or {}
+  local fence_floor = opts.fence_floor or "0"
+  return acquire(self, {
+    name = name,
+    key = self.family.key(self, name),
+    ttl = options.whole_milliseconds(opts.ttl or self.ttl),
+    wait = wait or 0,
+    fence_floor = type(fence_floor) == "number" and format("%.0f", fence_floor) or fence_floor,
+  })
+end
+
+local function fence_problem(self, opts)
+  if opts and opts.fence_floor and not self.family.fenced then
+    return "redlatch: option fence_floor goes with the mutex family: the plain family has no fence"
+  end
+end
+
+-- @syntax lease, err, remaining = lock:try_acquire(name, opts?)
+-- @context rewrite, access, content, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
+-- @param name what is protected: 1 to 512 bytes without NUL, CR and LF
+-- @param opts ttl: length of the lease in seconds; fence_floor: the highest fence seen elsewhere
+-- @return a lease; or nil and "held" (and for how many seconds at most, if the holder has set a TTL), "lost",
+--   "unknown: …", "connection: …", "script missing" or "redis: …"
+-- @throws when an argument is of the wrong type or out of range, or the phase cannot wait
+function methods:try_acquire(name, opts)
+  local problem = phases.problem("try_acquire") or options.name_problem(name) or options.try_problem(opts)
+    or fence_problem(self, opts)
+  if problem then
+    error(problem, 2)
+  end
+  return start(self, name, opts)
+end
+
+-- @syntax lease, err, remaining = lock:acquire(name, opts?)
+-- @context as try_acquire
+-- @param name as try_acquire
+-- @param opts as try_acquire, and wait: for how many seconds to wait for others, 0 by default
+-- @return as try_acquire; "held" means that the wait is over and the place in the queue is given up
+-- @throws as try_acquire
+function methods:acquire(name, opts)
+  local problem = phases.problem("acquire") or options.name_problem(name) or options.acquire_problem(opts)
+    or fence_problem(self, opts)
+  if problem then
+    error(problem, 2)
+  end
+  return start(self, name, opts, opts and opts.wait)
+end
+
+-- For programs that carry the owner token from one request to another. Keep it secret: it is the right to release.
+-- @syntax lease = lock:lease(name, owner)
+-- @context any phase: nothing is sent
+-- @param name as given to acquire
+-- @param owner `lease.owner` of the lease that acquire returned
+-- @return a lease whose `remaining` is 0 and whose `fence` is nil until `extend` has succeeded
+-- @throws when an argument is of the wrong type or out of range
+function methods:lease(name, owner)
+  local problem = options.name_problem(name) or options.owner_problem(owner)
+  if problem then
+    error(problem, 2)
+  end
+  return leases.carried(self, name, self.family.key(self, name), owner)
+end
+
+return _M

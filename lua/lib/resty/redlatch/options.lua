@@ -1,0 +1,151 @@
+-- What callers may pass. Nothing here throws: the public functions do, at their caller's line.
+local format = string.format
+
+local LONGEST_TTL = 2678400
+local LARGEST_FENCE = 9007199254740991
+
+local _M = {}
+
+local function show(value)
+  if type(value) == "string" then
+    return format("%q", #value > 64 and value:sub(1, 64) .. "..." or value)
+  end
+  return tostring(value)
+end
+
+local function number(least, most, unit)
+  return function(value)
+    if type(value) ~= "number" or not (value >= least and value <= most) then
+      return format("must be a number from %s to %s%s, not %s", least, most, unit or "", show(value))
+    end
+  end
+end
+
+local function whole(least, most)
+  return function(value)
+    if type(value) ~= "number" or not (value >= least and value <= most) or value % 1 ~= 0 then
+      return format("must be a whole number from %s to %s, not %s", least, most, show(value))
+    end
+  end
+end
+
+local function bytes(least, most)
+  return function(value)
+    if type(value) ~= "string" or #value < least or #value > most then
+      return format("must be a string of %d to %d bytes, not %s", least, most,
+        type(value) == "string" and "of " .. #value or type(value))
+    elseif value:find("[%z\r\n]") then
+      return "must not contain NUL, CR or LF"
+    end
+  end
+end
+
+local ttl = number(0.001, LONGEST_TTL, " seconds")
+local name = bytes(1, 512)
+
+local function namespace(value)
+  if type(value) ~= "string" or #value > 64 or not value:find("^[!-~]+$") then
+    return "must be 1 to 64 printable ASCII characters without spaces"
+  end
+end
+
+local function fence_floor(value)
+  if type(value) == "string" then
+    value = value:find("^%d+$") and #value <= 16 and tonumber(value)
+  end
+  if type(value) ~= "number" or not (value >= 0 and value <= LARGEST_FENCE) or value % 1 ~= 0 then
+    return format("must be a fence: decimal digits of a number up to %.0f", LARGEST_FENCE)
+  end
+end
+
+local rules_of_new = {
+  host = bytes(1, 255),
+  port = whole(1, 65535),
+  socket = bytes(1, 108),
+  username = bytes(1, 512),
+  password = bytes(1, 4096),
+  database = whole(0, 2147483647),
+  namespace = namespace,
+  timeout = number(0.001, 3600, " seconds"),
+  pool_size = whole(1, 65535),
+  keepalive = number(0.001, 86400, " seconds"),
+  ttl = ttl,
+  claim = number(0.1, 60, " seconds"),
+  retention = number(60, LONGEST_TTL, " seconds"),
+  label = bytes(0, 128),
+  family = function(value)
+    if value ~= "mutex" and value ~= "plain" then
+      return 'must be "mutex" or "plain", not ' .. show(value)
+    end
+  end,
+  strict = function(value)
+    if type(value) ~= "boolean" then
+      return "must be true or false, not " .. show(value)
+    end
+  end,
+}
+
+local rules_of_try = { ttl = ttl, fence_floor = fence_floor }
+local rules_of_acquire = { ttl = ttl, fence_floor = fence_floor, wait = number(0, LONGEST_TTL, " seconds") }
+
+local function problem_with(given, rules)
+  if given == nil then
+    return nil
+  elseif type(given) ~= "table" then
+    return "redlatch: options must be a table, not " .. type(given)
+  end
+  for option, value in pairs(given) do
+    local rule = rules[option]
+    if not rule then
+      return "redlatch: there is no option " .. show(option)
+    end
+    local problem = rule(value)
+    if problem then
+      return "redlatch: option " .. option .. " " .. problem
+    end
+  end
+end
+
+-- @return the seconds that the server will count
+function _M.whole_milliseconds(seconds)
+  return math.floor(seconds * 1000 + 0.5) / 1000
+end
+
+-- Each of the following returns nil, or what is wrong.
+
+function _M.new_problem(given)
+  local problem = problem_with(given, rules_of_new)
+  if not problem and given then
+    if given.username and not given.password then
+      problem = "redlatch: option username needs the option password"
+    elseif given.socket and (given.host or given.port) then
+      problem = "redlatch: option socket goes without host and port"
+    end
+  end
+  return problem
+end
+
+function _M.name_problem(value)
+  local problem = name(value)
+  return problem and "redlatch: name " .. problem
+end
+
+function _M.owner_problem(value)
+  local problem = bytes(1, 128)(value) or (value:find("%s") and "must not contain white space")
+  return problem and "redlatch: owner " .. problem
+end
+
+function _M.ttl_problem(value)
+  local problem = value ~= nil and ttl(value)
+  return problem and "redlatch: ttl " .. problem or nil
+end
+
+function _M.try_problem(given)
+  return problem_with(given, rules_of_try)
+end
+
+function _M.acquire_problem(given)
+  return problem_with(given, rules_of_acquire)
+end
+
+return _M

@@ -1,0 +1,21 @@
+-- Where nginx lets Lua wait for a reply.
+local get_phase = ngx.get_phase
+
+local waits = {
+  rewrite = true, access = true, content = true, timer = true,
+  ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+}
+
+local _M = {}
+
+-- @param method for the message
+-- @return nil, or why the method cannot be called here
+function _M.problem(method)
+  local phase = get_phase()
+  if not waits[phase] then
+    return "redlatch: " .. method .. " waits for Redis, which nginx does not allow in the phase " .. phase
+      .. ": call it in rewrite, access or content, or in ngx.timer.at(0, ...)"
+  end
+end
+
+return _M

@@ -1,0 +1,439 @@
+//! Runs the cases on a real server and checks, besides what each step expects, what holds for every reply.
+
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    time::{Duration, Instant},
+};
+
+use redis::Value;
+use redlatch::{Name, Namespace, bundle};
+
+use super::{
+    drivers::{Answer, Driver, Field, Outcome, field},
+    table::{Action, Case, Expected, Expr, Pattern, Step},
+};
+use crate::support::{Raw, Server};
+
+/// Replies after which the key is what it was before, whatever the case.
+const WITHOUT_EFFECT: [(&str, &str); 10] = [
+    ("mutex/acquire", "too_late"),
+    ("mutex/acquire", "spent"),
+    ("mutex/extend", "lost"),
+    ("mutex/force_release", "not_held"),
+    ("mutex/inspect", "held"),
+    ("mutex/inspect", "free"),
+    ("plain/acquire", "held"),
+    ("plain/acquire", "held_without_ttl"),
+    ("plain/extend", "lost"),
+    ("plain/release", "not_held"),
+];
+
+/// One driver on one server, case after case.
+pub struct Runner<'a> {
+    server: &'a Server,
+    raw: Raw,
+    driver: &'a mut dyn Driver,
+}
+
+impl<'a> Runner<'a> {
+    pub fn new(server: &'a Server, driver: &'a mut dyn Driver) -> Self {
+        Self { server, raw: Raw::connect(server), driver }
+    }
+
+    /// Runs a case on an empty server. The error names the step and says what was different.
+    pub fn run(&mut self, case: &Case) -> Result<(), String> {
+        let _: String = self.raw.must(&["REPLICAOF", "NO", "ONE"]);
+        let _: String = self.raw.must(&["CONFIG", "SET", "maxmemory", "0"]);
+        let _: String = self.raw.must(&["FLUSHALL"]);
+        let first = case.steps.iter().find_map(|step| match &step.action {
+            Action::Call { script, .. } => Some(script.as_str()),
+            _ => None,
+        });
+        let first = first.expect("a case calls a script");
+        let mut run = Run {
+            server: self.server,
+            raw: &mut self.raw,
+            driver: self.driver,
+            name: &case.name,
+            key: key_of(first, &case.name),
+            variables: HashMap::new(),
+            subscribers: HashMap::new(),
+            owners: Vec::new(),
+            remembered: None,
+        };
+        for step in &case.steps {
+            run.step(step).map_err(|problem| format!("{}\n  {}\n  {problem}", case.claim, step.place))?;
+        }
+        Ok(())
+    }
+}
+
+/// A case that is running.
+struct Run<'a> {
+    server: &'a Server,
+    raw: &'a mut Raw,
+    driver: &'a mut dyn Driver,
+    name: &'a [u8],
+    key: Vec<u8>,
+    variables: HashMap<String, Vec<u8>>,
+    subscribers: HashMap<String, Subscriber>,
+    owners: Vec<Vec<u8>>,
+    remembered: Option<String>,
+}
+
+impl Run<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        match &step.action {
+            Action::Call { script, args, expected } => self.call(script, args, expected),
+            Action::Redis { words, expected } => self.redis(words, expected),
+            Action::Passes { ms } => {
+                self.pass(*ms);
+                Ok(())
+            }
+            Action::Subscribe { channel } => {
+                self.subscribers.insert(channel.clone(), Subscriber::new(self.server, channel));
+                Ok(())
+            }
+            Action::Unsubscribe { channel } => {
+                self.subscribers.remove(channel).ok_or("nobody is subscribed")?;
+                while self.raw.must::<(String, u64)>(&["PUBSUB", "NUMSUB", channel]).1 > 0 {
+                    std::thread::yield_now();
+                }
+                Ok(())
+            }
+            Action::Hears { channel, words } => self.hears(channel, words.as_deref()),
+            Action::Fields { names } => {
+                let fields = self.hash().unwrap_or_default();
+                let got: Vec<_> = fields.iter().map(|(field, _)| field.escape_ascii().to_string()).collect();
+                if got == *names { Ok(()) } else { Err(format!("the fields are {got:?}")) }
+            }
+            Action::Remember => {
+                self.remembered = Some(self.content());
+                Ok(())
+            }
+            Action::Unchanged => match self.content() {
+                now if Some(&now) == self.remembered.as_ref() => Ok(()),
+                now => Err(format!("the key changed from {:?} to {now}", self.remembered)),
+            },
+        }
+    }
+
+    fn call(&mut self, script: &str, args: &[Expr], expected: &Expected) -> Result<(), String> {
+        self.key = key_of(script, self.name);
+        let now = self.time();
+        let args: Vec<Vec<u8>> = args.iter().map(|arg| self.value(arg, now)).collect::<Result<_, _>>()?;
+        if let Some(owner) = args.first().filter(|owner| owner.len() > 8 && !self.owners.contains(owner)) {
+            self.owners.push(owner.clone());
+        }
+        let before = if leaves_the_key_alone(script, expected) { Some(self.content()) } else { None };
+        let kept_for_ever = self.is_kept_for_ever();
+        let from = self.time();
+        let answer = self.driver.call(script, &self.key, &args);
+        let to = self.time();
+        match (expected, answer) {
+            (Expected::Error { code, .. }, Err(got)) => {
+                if *code != got {
+                    return Err(format!("the error is {got}"));
+                }
+            }
+            (Expected::Reply { word, fields }, Ok(answer)) => {
+                let answer = named(script, answer)?;
+                if answer.word != *word {
+                    return Err(format!("the reply is {answer}"));
+                }
+                self.check_fields(&answer, from, to)?;
+                for (name, pattern) in fields {
+                    let got = answer.field(name)?;
+                    if let Some(got) = got
+                        && !self.matches(pattern, got, now)?
+                    {
+                        return Err(format!("{name} does not fit in {answer}; {:?}", self.variables));
+                    }
+                }
+            }
+            (_, got) => return Err(format!("the answer is {got:?}")),
+        }
+        if let Some(before) = before
+            && self.content() != before
+        {
+            return Err(format!("the key changed from {before} to {}", self.content()));
+        }
+        if self.is_kept_for_ever() && !kept_for_ever {
+            return Err(format!("the key has no expiry now: {}", self.content()));
+        }
+        if script.starts_with("mutex/") {
+            self.check_queue()?;
+        }
+        Ok(())
+    }
+
+    /// Fields have the types that their names promise, the time in the reply is the server's, and no reply tells an
+    /// owner token.
+    fn check_fields(&self, answer: &Named, from: i64, to: i64) -> Result<(), String> {
+        for (name, got) in &answer.fields {
+            let fits = match (name.as_str(), got) {
+                (_, None) => true,
+                ("now_us", Some(Field::Integer(now))) => (from..=to).contains(now),
+                ("fence", Some(Field::Bytes(fence))) => {
+                    std::str::from_utf8(fence).is_ok_and(|fence| fence.parse::<redlatch::Fence>().is_ok())
+                }
+                ("label", Some(Field::Bytes(_))) | ("waiters", Some(Field::List(_))) => true,
+                ("fence" | "label" | "waiters" | "now_us", Some(_)) => false,
+                (_, Some(got)) => matches!(got, Field::Integer(0..)),
+            };
+            if !fits {
+                return Err(format!("{name} is not what its name says in {answer} between {from} and {to}"));
+            }
+        }
+        let told = answer.to_string();
+        match self.owners.iter().find(|owner| told.contains(&String::from_utf8_lossy(owner).into_owned())) {
+            Some(_) => Err(format!("the reply tells an owner token: {answer}")),
+            None => Ok(()),
+        }
+    }
+
+    fn redis(&mut self, words: &[Expr], expected: &Expected) -> Result<(), String> {
+        let now = self.time();
+        let words: Vec<Vec<u8>> = words.iter().map(|word| self.value(word, now)).collect::<Result<_, _>>()?;
+        let reply = self.raw.run(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        match (expected, reply) {
+            (Expected::Value(None), Ok(_)) => Ok(()),
+            (Expected::Value(Some(pattern)), Ok(value)) => {
+                let got = field(value);
+                if self.matches(pattern, &got, now)? { Ok(()) } else { Err(format!("the value is {}", show(&got))) }
+            }
+            (Expected::Error { code, .. }, Err(error)) if error.code() == Some(code) => Ok(()),
+            (_, got) => Err(format!("the answer is {got:?}")),
+        }
+    }
+
+    /// Waits until the server's clock has moved on.
+    fn pass(&mut self, ms: u64) {
+        let until = self.time() + i64::try_from(ms).unwrap() * 1000;
+        while self.time() <= until {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn hears(&mut self, channel: &str, words: Option<&[Pattern]>) -> Result<(), String> {
+        // What was published before comes before this.
+        let _: i64 = self.raw.must(&["PUBLISH", channel, "end"]);
+        let subscriber = self.subscribers.get_mut(channel).ok_or("nobody is subscribed")?;
+        let heard = subscriber.until("end");
+        let Some(words) = words else {
+            return if heard.is_empty() { Ok(()) } else { Err(format!("the messages are {heard:?}")) };
+        };
+        let [message] = &heard[..] else { return Err(format!("the messages are {heard:?}")) };
+        let got: Vec<Field> = message.split(' ').map(|word| Field::Bytes(word.as_bytes().to_vec())).collect();
+        let mut fits = got.len() == words.len();
+        for (pattern, word) in words.iter().zip(&got) {
+            fits = fits && self.matches(pattern, word, 0)?;
+        }
+        if fits { Ok(()) } else { Err(format!("the message is {message:?}; {:?}", self.variables)) }
+    }
+
+    fn matches(&mut self, pattern: &Pattern, got: &Field, now: i64) -> Result<bool, String> {
+        let bytes = match got {
+            Field::Integer(number) => number.to_string().into_bytes(),
+            Field::Bytes(bytes) => bytes.clone(),
+            Field::List(got) => {
+                let Pattern::List(patterns) = pattern else { return Ok(false) };
+                let mut fits = patterns.len() == got.len();
+                for (pattern, got) in patterns.iter().zip(got) {
+                    fits = fits && self.matches(pattern, got, now)?;
+                }
+                return Ok(fits);
+            }
+        };
+        Ok(match pattern {
+            Pattern::Is(Expr::Variable(name, 0)) if !self.variables.contains_key(name) => {
+                self.variables.insert(name.clone(), bytes);
+                true
+            }
+            Pattern::Is(expr) => self.value(expr, now)? == bytes,
+            Pattern::Above(expr) => integer(&bytes)? > integer(&self.value(expr, now)?)?,
+            Pattern::Within(range) => integer(&bytes).is_ok_and(|number| range.contains(&number)),
+            Pattern::List(_) => false,
+        })
+    }
+
+    fn value(&self, expr: &Expr, now: i64) -> Result<Vec<u8>, String> {
+        Ok(match expr {
+            Expr::Bytes(bytes) => bytes.clone(),
+            Expr::Key => self.key.clone(),
+            Expr::NowUs(offset) => (now + offset).to_string().into_bytes(),
+            Expr::NowMs(offset) => (now / 1000 + offset).to_string().into_bytes(),
+            Expr::Variable(name, offset) => {
+                let value = self.variables.get(name).ok_or_else(|| format!("${name} has no value yet"))?;
+                if *offset == 0 { value.clone() } else { (integer(value)? + offset).to_string().into_bytes() }
+            }
+        })
+    }
+
+    /// The server's clock in microseconds.
+    fn time(&mut self) -> i64 {
+        let (seconds, micros): (i64, i64) = self.raw.must(&["TIME"]);
+        seconds * 1_000_000 + micros
+    }
+
+    fn is_kept_for_ever(&mut self) -> bool {
+        self.raw.run(&[b"PTTL", &self.key]).unwrap() == Value::Int(-1)
+    }
+
+    /// All that the key holds, in a fixed order.
+    fn content(&mut self) -> String {
+        match self.hash() {
+            Some(fields) => {
+                let show = |bytes: &Vec<u8>| bytes.escape_ascii().to_string();
+                fields.iter().map(|(field, value)| format!("{}={}; ", show(field), show(value))).collect()
+            }
+            None => format!("{:?}", self.raw.run(&[b"DUMP", &self.key]).unwrap()),
+        }
+    }
+
+    fn hash(&mut self) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+        let reply = self.raw.run(&[b"HGETALL", &self.key]).ok()?;
+        let mut fields: Vec<(Vec<u8>, Vec<u8>)> = redis::from_redis_value(reply).unwrap();
+        fields.sort();
+        Some(fields)
+    }
+
+    /// Each place belongs to a waiter and each waiter to a place between the ends of the queue; without a queue
+    /// nothing of it is left.
+    fn check_queue(&mut self) -> Result<(), String> {
+        let Some(fields) = self.hash() else { return Ok(()) };
+        let fields: HashMap<String, String> = fields
+            .into_iter()
+            .map(|(field, value)| (field.escape_ascii().to_string(), value.escape_ascii().to_string()))
+            .collect();
+        let end = |name: &str| fields.get(name).map(|text| text.parse::<u64>().unwrap());
+        let first = end("parked").filter(|&ticket| ticket > 0).or(end("head")).unwrap_or(1);
+        let range = first..=end("tail").unwrap_or(0);
+        if end("tail").is_none() && (end("head").is_some() || end("parked").is_some()) {
+            return Err(format!("a queue without a tail: {fields:?}"));
+        }
+        let of = |ticket: &str| fields.get(&format!("place:{ticket}"))?.split(' ').nth(3);
+        for (field, value) in &fields {
+            let ticket = match field.split_once(':') {
+                Some(("place", ticket)) => ticket,
+                Some(("waiter", owner)) => {
+                    let ticket = value.split(' ').next().unwrap();
+                    if of(ticket) != Some(owner) {
+                        return Err(format!("{field} has no place of its own: {fields:?}"));
+                    }
+                    ticket
+                }
+                _ => continue,
+            };
+            let owner = of(ticket).unwrap_or_default();
+            if !fields.contains_key(&format!("waiter:{owner}")) || !range.contains(&ticket.parse().unwrap()) {
+                return Err(format!("{field} is outside of the queue {range:?}: {fields:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a script promises with this reply that it wrote nothing.
+fn leaves_the_key_alone(script: &str, expected: &Expected) -> bool {
+    match expected {
+        Expected::Error { writes, .. } => !writes,
+        Expected::Reply { word, .. } => WITHOUT_EFFECT.contains(&(script, word)),
+        Expected::Value(_) => false,
+    }
+}
+
+/// The key that a lock's state lives in. `plain` works on the caller's own key.
+fn key_of(script: &str, name: &[u8]) -> Vec<u8> {
+    if script.starts_with("plain/") {
+        return name.to_vec();
+    }
+    Namespace::default().mutex_key(&Name::new(name).expect("the table has valid names"))
+}
+
+fn integer(bytes: &[u8]) -> Result<i64, String> {
+    std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| format!("{} is not a number", bytes.escape_ascii()))
+}
+
+/// A reply in the words of the script's header.
+struct Named {
+    word: String,
+    fields: Vec<(String, Option<Field>)>,
+}
+
+impl Named {
+    fn field(&self, name: &str) -> Result<Option<&Field>, String> {
+        let found = self.fields.iter().find(|(field, _)| field == name);
+        found.map(|(_, field)| field.as_ref()).ok_or_else(|| format!("the reply has no {name}: {self}"))
+    }
+}
+
+fn named(script: &str, answer: Answer) -> Result<Named, String> {
+    let header = bundle::embedded().unwrap().get(script).expect("the bundle has the script").header();
+    let reply = header.replies.iter().find(|reply| match &answer.outcome {
+        Outcome::Number(number) => reply.code == *number,
+        Outcome::Word(word) => reply.word == *word,
+    });
+    let reply = reply.ok_or_else(|| format!("no @reply is {answer:?}"))?;
+    // A type may drop the fields of a reply that has only one meaning.
+    if answer.fields.len() != reply.fields.len() {
+        return Err(format!("{} has the fields {:?}, not {:?}", reply.word, reply.fields, answer.fields));
+    }
+    Ok(Named { word: reply.word.clone(), fields: reply.fields.iter().cloned().zip(answer.fields).collect() })
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.word)?;
+        self.fields.iter().try_for_each(|(name, field)| match field {
+            Some(field) => write!(f, " {name}={}", show(field)),
+            None => Ok(()),
+        })
+    }
+}
+
+fn show(field: &Field) -> String {
+    match field {
+        Field::Integer(number) => number.to_string(),
+        Field::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
+        Field::List(fields) => {
+            let mut text = "[".to_owned();
+            fields.iter().for_each(|field| write!(text, "{} ", show(field)).unwrap());
+            text.trim_end().to_owned() + "]"
+        }
+    }
+}
+
+/// A connection that listens to one channel.
+struct Subscriber {
+    connection: redis::Connection,
+}
+
+impl Subscriber {
+    fn new(server: &Server, channel: &str) -> Self {
+        let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        connection.send_packed_command(&redis::cmd("SUBSCRIBE").arg(channel).get_packed_command()).unwrap();
+        connection.recv_response().unwrap();
+        Self { connection }
+    }
+
+    /// The messages before `end`.
+    fn until(&mut self, end: &str) -> Vec<String> {
+        let mut heard = Vec::new();
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
+            let (_, _, message): (String, String, String) =
+                redis::from_redis_value(self.connection.recv_response().unwrap()).unwrap();
+            if message == end {
+                return heard;
+            }
+            heard.push(message);
+        }
+        panic!("no end of the messages: {heard:?}");
+    }
+}

@@ -1,0 +1,255 @@
+//! A real nginx with `resty.redlatch`, on a unix socket in a folder of its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Server, signal};
+
+const MODULES: &str = "/usr/lib/nginx/modules";
+const STARTUP: Duration = Duration::from_secs(10);
+
+/// What to start: the template `tests/nginx/nginx.conf` with its blanks.
+#[derive(Clone)]
+pub struct Config {
+    /// Worker processes.
+    pub workers: u32,
+    /// Lua fields of the options of `redlatch.new` that all requests share, as `port = 7000`.
+    pub options: String,
+    /// More `location` blocks.
+    pub locations: String,
+    /// The folder that holds `resty/redlatch.lua`.
+    pub lib: PathBuf,
+}
+
+impl Config {
+    /// Two workers that use this Redis.
+    pub fn redis(server: &Server) -> Self {
+        Self::new(&format!("socket = \"{}\"", server.socket().display()))
+    }
+
+    /// Two workers with these options of `redlatch.new`.
+    pub fn new(options: &str) -> Self {
+        Self { workers: 2, options: options.to_owned(), locations: String::new(), lib: root().join("lua/lib") }
+    }
+
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    pub fn options(mut self, options: &str) -> Self {
+        self.options = format!("{}, {options}", self.options);
+        self
+    }
+
+    pub fn locations(mut self, locations: &str) -> Self {
+        self.locations = locations.to_owned();
+        self
+    }
+
+    pub fn lib(mut self, lib: &Path) -> Self {
+        self.lib = lib.to_owned();
+        self
+    }
+
+    fn fill(&self, folder: &Folder) -> String {
+        let template = fs::read_to_string(root().join("tests/nginx/nginx.conf")).unwrap();
+        let dir = folder.0.to_str().unwrap();
+        template
+            .replace("@MODULES@", MODULES)
+            .replace("@WORKERS@", &self.workers.to_string())
+            .replace("@LISTEN@", &format!("unix:{dir}/http.sock"))
+            .replace("@DIR@", dir)
+            .replace("@LIB@", self.lib.to_str().unwrap())
+            .replace("@TESTS@", root().join("tests/nginx").to_str().unwrap())
+            .replace("@OPTIONS@", &self.options)
+            .replace("@LOCATIONS@", &self.locations)
+    }
+
+    pub fn start(&self) -> Nginx {
+        let folder = Folder::new();
+        let conf = self.fill(&folder);
+        Nginx::start(folder, &conf, "http.sock")
+    }
+}
+
+/// A running nginx; stopped by its pid when dropped. Prints its error log when the test fails.
+pub struct Nginx {
+    child: Child,
+    folder: Folder,
+    socket: PathBuf,
+}
+
+impl Nginx {
+    /// The folder to write `conf` for, for configurations that are not made from the template.
+    pub fn folder() -> Folder {
+        Folder::new()
+    }
+
+    /// The first lines of a nginx that refuses to start.
+    pub fn refusal(config: &Config) -> String {
+        let folder = Folder::new();
+        fs::write(folder.0.join("nginx.conf"), config.fill(&folder)).unwrap();
+        let output = nginx(&folder.0).output().expect("nginx is installed");
+        assert!(!output.status.success(), "it does start");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Starts nginx with `conf`, which listens on the unix socket `socket` inside `folder`.
+    pub fn start(folder: Folder, conf: &str, socket: &str) -> Self {
+        fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        let command = nginx(&folder.0);
+        Self::wait_for(command, folder, socket)
+    }
+
+    /// The same for a configuration that relies on an installed package and on nginx' defaults.
+    pub fn start_installed(folder: Folder, conf: &str, socket: &str) -> Self {
+        fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        let mut command = nginx(&folder.0);
+        command.env("LUA_PATH", format!("{}/lua/lib/?.lua;;", root().display()));
+        command.arg("-g").arg(format!("daemon off; user root; pid {}/nginx.pid;", folder.0.display()));
+        Self::wait_for(command, folder, socket)
+    }
+
+    fn wait_for(mut command: Command, folder: Folder, socket: &str) -> Self {
+        let out = fs::File::create(folder.0.join("stderr")).unwrap();
+        let child = command.stderr(out).spawn().expect("nginx is installed");
+        let mut nginx = Self { child, socket: folder.0.join(socket), folder };
+        let started = Instant::now();
+        while UnixStream::connect(&nginx.socket).is_err() {
+            if nginx.child.try_wait().unwrap().is_some() || started.elapsed() > STARTUP {
+                panic!("nginx does not start: {}{}", nginx.read("stderr"), nginx.read("error.log"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        nginx
+    }
+
+    /// Answer of `GET path`: status and body. An answer that breaks off has the status 0.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = self.send(path);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, body.to_owned())
+    }
+
+    /// Sends `GET path` and leaves the answer unread.
+    pub fn send(&self, path: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+        stream
+    }
+
+    /// A request to the handler, see `tests/nginx/README.md`. Values are percent-encoded here.
+    pub fn call(&self, op: &str, params: &[(&str, &str)]) -> Value {
+        let (status, body) = self.get(&Self::path(op, params));
+        assert_eq!(status, 200, "op={op} {params:?}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|err| panic!("{err}: {body}"))
+    }
+
+    /// The path of such a request.
+    pub fn path(op: &str, params: &[(&str, &str)]) -> String {
+        let mut path = format!("/call?op={op}");
+        for (param, value) in params {
+            path += &format!("&{param}={}", percent_encode(value.as_bytes()));
+        }
+        path
+    }
+
+    /// Reads the configuration again, as `nginx -s reload` does.
+    pub fn reload(&self) {
+        signal(self.child.id(), "HUP");
+    }
+
+    pub fn error_log(&self) -> String {
+        self.read("error.log")
+    }
+
+    /// Pids of the workers, those of a replaced generation too.
+    pub fn workers(&self) -> Vec<u32> {
+        let master = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.folder.0.join(file)).unwrap_or_default()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let workers = self.workers();
+        kill("TERM", self.child.id());
+        let asked = Instant::now();
+        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            if asked.elapsed() > Duration::from_secs(5) {
+                workers.iter().for_each(|&pid| kill("KILL", pid));
+                let _ = self.child.kill();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        if thread::panicking() {
+            eprintln!("nginx error log:\n{}", self.error_log());
+        }
+    }
+}
+
+/// A folder that is gone when the test is over.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("redlatch-nginx-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A signal that may come too late.
+fn kill(name: &str, pid: u32) {
+    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+pub fn percent_encode(bytes: &[u8]) -> String {
+    let mut encoded = String::new();
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            encoded += &format!("%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+fn nginx(folder: &Path) -> Command {
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(folder).arg("-e").arg(folder.join("error.log")).arg("-c").arg(folder.join("nginx.conf"));
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
