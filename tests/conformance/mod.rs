@@ -15,8 +15,8 @@ use crate::support::{
 pub use drivers::{Driver, RawDriver, Sources, shipped};
 use drivers::{NginxDriver, TypedDriver};
 pub use run::Runner;
-pub use table::cases;
 use table::{Action, Expected};
+pub use table::{Case, cases};
 
 /// Runs every case and reports all that fail.
 #[track_caller]

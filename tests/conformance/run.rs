@@ -46,11 +46,7 @@ impl<'a> Runner<'a> {
         let _: String = self.raw.must(&["REPLICAOF", "NO", "ONE"]);
         let _: String = self.raw.must(&["CONFIG", "SET", "maxmemory", "0"]);
         let _: String = self.raw.must(&["FLUSHALL"]);
-        let first = case.steps.iter().find_map(|step| match &step.action {
-            Action::Call { script, .. } => Some(script.as_str()),
-            _ => None,
-        });
-        let first = first.expect("a case calls a script");
+        let first = case.steps.iter().find_map(Step::script).expect("a case calls a script");
         let mut run = Run {
             server: self.server,
             raw: &mut self.raw,

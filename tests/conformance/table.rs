@@ -19,6 +19,16 @@ pub struct Step {
     pub action: Action,
 }
 
+impl Step {
+    /// The script that this step calls, if it calls one.
+    pub fn script(&self) -> Option<&str> {
+        match &self.action {
+            Action::Call { script, .. } => Some(script),
+            _ => None,
+        }
+    }
+}
+
 pub enum Action {
     Call {
         script: String,
