@@ -87,6 +87,12 @@ impl Run<'_> {
                 self.pass(*ms);
                 Ok(())
             }
+            Action::EarlyInASecond => {
+                while self.time() % 1_000_000 > 20_000 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Ok(())
+            }
             Action::Subscribe { channel } => {
                 self.subscribers.insert(channel.clone(), Subscriber::new(self.server, channel));
                 Ok(())

@@ -42,6 +42,7 @@ pub enum Action {
     Passes {
         ms: u64,
     },
+    EarlyInASecond,
     Subscribe {
         channel: String,
     },
@@ -188,6 +189,7 @@ fn action(tokens: &[&str]) -> Result<Action, String> {
     };
     Ok(match *words {
         ["passes", ms] => Action::Passes { ms: ms.parse().map_err(|_| "passes how many milliseconds?")? },
+        ["early_in_a_second"] => Action::EarlyInASecond,
         ["subscribe", channel] => Action::Subscribe { channel: channel.to_owned() },
         ["unsubscribe", channel] => Action::Unsubscribe { channel: channel.to_owned() },
         ["hears", channel, "nothing"] => Action::Hears { channel: channel.to_owned(), words: None },

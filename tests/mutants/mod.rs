@@ -329,6 +329,30 @@ fn writes_left_out(sources: &Sources) -> Vec<Mutant> {
     mutants
 }
 
+/// Every assignment to a variable that has a value, left out.
+fn assignments_left_out(sources: &Sources) -> Vec<Mutant> {
+    let mut mutants = Vec::new();
+    for script in scripts() {
+        let lines: Vec<&str> = sources[script].lines().collect();
+        for (number, pair) in lines.windows(2).enumerate() {
+            let is_name =
+                |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_, []#+".contains(&byte));
+            let assigns = pair[1].trim_start().split_once(" = ").is_some_and(|(names, _)| is_name(names));
+            // The clock needs this line for a tenth of each second only, and a busy machine may miss that.
+            let in_time = pair[1].trim() == "now = string.format('%.0f', now_us)";
+            if assigns
+                && !in_time
+                && !["local ", "if ", "for ", "@"].iter().any(|start| pair[1].trim_start().starts_with(start))
+            {
+                let edit = (format!("{}\n{}\n", pair[0], pair[1]), format!("{}\n", pair[0]));
+                let name = format!("{script}:{}: without {}", number + 2, pair[1].trim());
+                mutants.push(Mutant { name, scripts: vec![script], edits: vec![edit] });
+            }
+        }
+    }
+    mutants
+}
+
 fn scripts() -> Vec<&'static str> {
     redlatch::bundle::embedded().unwrap().scripts().iter().map(|script| script.name()).collect()
 }
@@ -398,4 +422,9 @@ fn the_table_catches_every_check_that_is_left_out() {
 #[test]
 fn the_table_catches_every_write_that_is_left_out() {
     assert_eq!(survivors(&writes_left_out(&shipped())), Vec::<&str>::new());
+}
+
+#[test]
+fn the_table_catches_every_assignment_that_is_left_out() {
+    assert_eq!(survivors(&assignments_left_out(&shipped())), Vec::<&str>::new());
 }
