@@ -3,6 +3,7 @@
 mod bundle;
 mod client;
 mod conformance;
+mod model;
 mod mutants;
 mod nginx;
 mod readme;
