@@ -1,6 +1,7 @@
 //! All integration tests in one binary. They run real servers on free ports and sockets.
 
 mod bundle;
+mod cli;
 mod client;
 mod conformance;
 mod model;

@@ -90,6 +90,10 @@ impl Caller {
                 error if error.kind() == ErrorKind::Unknown => {
                     Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
                 }
+                error if error.kind() == ErrorKind::Unavailable && error.code().is_none() => {
+                    Error::new(ErrorKind::Unavailable, format!("no server answers at {address}, is it running?"))
+                        .with_source(error)
+                }
                 error => error,
             })?;
         Ok(Self { connection, timeout, strict, loads: Arc::default() })

@@ -10,10 +10,19 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::signal::{SigSet, Signal, killpg},
+    sys::{
+        signal::{SigSet, Signal, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
     unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp},
 };
-use tokio::{process::Command, time::sleep};
+use tokio::{
+    process::Command,
+    signal::unix::{Signal as Stream, SignalKind, signal},
+    time::sleep,
+};
+
+use crate::output::say;
 
 /// How often a stopped group is looked at: no event tells that its last process has ended.
 const LOOK: Duration = Duration::from_millis(5);
@@ -22,26 +31,36 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Child {
     process: tokio::process::Child,
     group: Pid,
-    has_terminal: bool,
+    /// Says when a command that has our terminal may have been suspended.
+    stops: Option<Stream>,
 }
 
 impl Child {
-    /// Starts `command` with `environment` set last. It has our stdin, stdout and stderr; when we are in the
+    /// Starts `command`, by way of [`exec`](crate::exec) and from the thread that lives as long as this program, with `environment` set last. It has our stdin, stdout and stderr; when we are in the
     /// foreground of a terminal, it is from now on.
     pub fn spawn(command: &[OsString], environment: [(&str, &OsStr); 2]) -> io::Result<Self> {
-        let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let process =
-            Command::new(program).args(arguments).envs(environment).process_group(0).kill_on_drop(true).spawn()?;
+        let process = Command::new("/proc/self/exe")
+            .args(["exec", &std::process::id().to_string(), "--"])
+            .args(command)
+            .envs(environment)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
         let group = process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let group = group.ok_or_else(|| io::Error::other("the command has no process id"))?;
-        let mut child = Self { process, group, has_terminal: false };
+        let mut child = Self { process, group, stops: None };
         child.give_terminal();
         Ok(child)
     }
 
     /// Waits until the command itself has ended. Can be dropped and called again.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.process.wait().await
+        loop {
+            tokio::select! {
+                status = self.process.wait() => return status,
+                () = next(&mut self.stops) => self.go_on(),
+            }
+        }
     }
 
     /// Sends `signal` to the group. A group that is gone needs none.
@@ -84,11 +103,20 @@ impl Child {
         }
     }
 
+    /// A command that holds a lease is not suspended by the terminal: nobody would take the terminal back from it.
+    fn go_on(&self) {
+        let look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if matches!(waitid(Id::Pid(self.group), look), Ok(WaitStatus::Stopped(..))) {
+            say("the command holds a lease and is not suspended");
+            self.signal(Signal::SIGCONT);
+        }
+    }
+
     /// Makes the group the foreground of our terminal, if we are: otherwise its first read would stop it.
     fn give_terminal(&mut self) {
         let stdin = io::stdin();
         if stdin.is_terminal() && tcgetpgrp(&stdin) == Ok(getpgrp()) && tcsetpgrp(&stdin, self.group).is_ok() {
-            self.has_terminal = true;
+            self.stops = signal(SignalKind::child()).ok();
             // It may have read before, and be stopped for it.
             self.signal(Signal::SIGCONT);
         }
@@ -98,7 +126,7 @@ impl Child {
 /// Takes the terminal back.
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.has_terminal {
+        if self.stops.is_some() {
             let mut ttou = SigSet::empty();
             ttou.add(Signal::SIGTTOU);
             // From the background this signal would stop us.
@@ -107,6 +135,15 @@ impl Drop for Child {
                 let _ = ttou.thread_unblock();
             }
         }
+    }
+}
+
+async fn next(signals: &mut Option<Stream>) {
+    match signals {
+        Some(signals) => {
+            signals.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

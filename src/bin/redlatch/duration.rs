@@ -8,7 +8,7 @@ pub const TIMEOUT: &str = "2s";
 pub const TTL: &str = "10s";
 
 const MIN: Duration = Duration::from_millis(1);
-const MAX: Duration = Duration::from_hours(31 * 24);
+const MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// Parses a duration of 1 ms to 31 days in whole milliseconds.
 pub fn parse(text: &str) -> Result<Duration, String> {

@@ -2,12 +2,17 @@
 
 mod acquire;
 mod child;
+mod completions;
 mod demo;
 mod duration;
+mod exec;
 mod export;
 mod extend;
+mod force_release;
 mod inspect;
 mod load;
+mod ls;
+mod man;
 mod opt;
 mod outcome;
 mod output;
@@ -106,10 +111,15 @@ async fn perform(options: &Options) -> Result<Outcome, Failure> {
         Verb::Show(options) => show::show(options),
         Verb::Export(options) => export::export(options),
         Verb::Run(options) => run::run(options, global).await,
+        Verb::Exec(options) => Err(exec::exec(options)),
         Verb::Acquire(options) => acquire::acquire(options, global).await,
         Verb::Extend(options) => extend::extend(options, global).await,
         Verb::Release(options) => release::release(options, global).await,
         Verb::Inspect(options) => inspect::inspect(options, global).await,
+        Verb::Ls(options) => ls::ls(options, global).await,
+        Verb::ForceRelease(options) => force_release::force_release(options, global).await,
+        Verb::Completions(options) => Ok(completions::completions(options)),
+        Verb::Man(options) => man::man(options),
         Verb::Demo(options) => demo::run(options, global).await,
     }
 }
@@ -125,10 +135,15 @@ impl Verb {
             Self::Show(_) => "show",
             Self::Export(_) => "export",
             Self::Run(_) => "run",
+            Self::Exec(_) => "exec",
             Self::Acquire(_) => "acquire",
             Self::Extend(_) => "extend",
             Self::Release(_) => "release",
             Self::Inspect(_) => "inspect",
+            Self::Ls(_) => "ls",
+            Self::ForceRelease(_) => "force-release",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
             Self::Demo(_) => "demo",
         }
     }

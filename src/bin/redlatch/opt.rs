@@ -35,6 +35,7 @@ Exit codes:
 
 /// Options that every verb takes.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Global {
     /// Server: redis://[USER@]HOST[:PORT][/DB] or unix:///PATH [env: REDLATCH_URL, then REDIS_URL; default:
     /// redis://127.0.0.1:6379]
@@ -110,9 +111,13 @@ pub enum Verb {
     /// that it started in its process group are stopped before the lease ends, so that they are gone before another
     /// holder can start. TERM, INT, HUP and QUIT are forwarded to the process group.
     ///
-    /// The command finds REDLATCH_NAME and REDLATCH_FENCE in its environment and reads this program's stdin. What it
+    /// When this program itself is killed, the command is killed too; what it started in turn is not (Linux can do no
+    /// better). The command finds REDLATCH_NAME and REDLATCH_FENCE in its environment and reads this program's stdin. What it
     /// leaves running in the background when it ends is not protected any more.
     Run(RunOptions),
+    /// The first step of the command of `run`, in its own process
+    #[command(hide = true)]
+    Exec(ExecOptions),
     /// Acquire a lease and leave it held, for scripts that cannot wrap their work in `run`
     ///
     /// Nobody renews it: extend it before its TTL ends. Who has the owner token can extend and release it.
@@ -123,6 +128,17 @@ pub enum Verb {
     Release(ReleaseOptions),
     /// Show who holds a lock and who waits; exit code 1 when nobody holds it
     Inspect(InspectOptions),
+    /// List the locks that are held
+    Ls(LsOptions),
+    /// End the lease of whoever holds it and hand the lock to the next waiter
+    ///
+    /// The holder hears of it at its next renewal and goes on until then: make sure that it is gone, or that the resource
+    /// checks the fence, which is raised.
+    ForceRelease(ForceReleaseOptions),
+    /// Print the completions for a shell
+    Completions(CompletionsOptions),
+    /// Print the manual page of redlatch or of one verb
+    Man(ManOptions),
     /// Show a flash sale with and without the lock, on a private server
     Demo(DemoOptions),
 }
@@ -230,6 +246,16 @@ pub struct RunOptions {
     pub command: Vec<OsString>,
 }
 
+/// Options of `exec`.
+#[derive(Args, Debug)]
+pub struct ExecOptions {
+    /// The process without which the command must not run
+    pub parent: i32,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
 /// What happens to the command of `run` when the lease cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnLost {
@@ -288,6 +314,47 @@ pub struct InspectOptions {
     /// How many waiters to show
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub waiters: u32,
+}
+
+/// Options of `ls`.
+#[derive(Args, Debug)]
+pub struct LsOptions {
+    /// Which names, with * ? and [] as in Redis
+    #[arg(default_value = "*")]
+    pub pattern: OsString,
+    /// Also locks that nobody holds, which the server still remembers for their fence
+    #[arg(long)]
+    pub all: bool,
+    /// Stop after that many locks
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+}
+
+/// Options of `force-release`.
+#[derive(Args, Debug)]
+pub struct ForceReleaseOptions {
+    /// The name of the lock
+    pub name: OsString,
+    /// Do it, although the holder may still be at work
+    #[arg(long)]
+    pub yes: bool,
+    /// Why, for whoever reads the output later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// Options of `completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsOptions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Args, Debug)]
+pub struct ManOptions {
+    /// A verb, for instance run
+    pub verb: Option<String>,
 }
 
 /// Options of `demo`.

@@ -1,6 +1,6 @@
 //! `redlatch run`: a command that runs only while the lease is held.
 
-use std::{ffi::OsStr, io::ErrorKind as IoErrorKind, os::unix::ffi::OsStrExt, process::ExitStatus, time::Duration};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::ExitStatus, time::Duration};
 
 use redlatch::{Attempt, Error, ErrorKind, Lease, Lock, Mutex};
 use serde_json::json;
@@ -10,14 +10,15 @@ use crate::{
     acquire::{held_by_another, interrupted, settle},
     child::{Child, ended},
     duration::show,
+    exec::not_started,
     opt::{Global, OnLost, RunOptions},
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{escaped, say},
     signals::Signals,
 };
 
-/// Time for the stop itself: to be scheduled, to signal, to reap.
-const MARGIN: Duration = Duration::from_millis(250);
+/// Time for the stop itself, at most: to be scheduled on a busy machine, to signal, to reap. A tenth of shorter leases.
+const MARGIN: Duration = Duration::from_secs(1);
 const MAX_DEFAULT_GRACE: Duration = Duration::from_secs(5);
 /// The longest sleep: a timer of the runtime stands still while the machine is suspended, a lease does not.
 const LOOK: Duration = Duration::from_millis(500);
@@ -169,7 +170,7 @@ async fn supervise(
                 if lease.is_lost() {
                     child.kill().await;
                 } else {
-                    say(&format!("lease of {} cannot be kept, stopping the command", lease.name()));
+                    // Nothing is said yet: a stderr that nobody reads must not delay the stop.
                     child.stop(options.signal, reserve.grace, lease.lost()).await;
                 }
                 return Ok((End::Stopped, false));
@@ -208,12 +209,4 @@ async fn give_back(lease: Lease, signals: &mut Signals) -> Option<ErrorKind> {
         () = sleep(PATIENCE) => Some(ErrorKind::Unknown),
         _ = signals.next() => Some(ErrorKind::Unknown),
     }
-}
-
-fn not_started(program: &OsStr, error: &std::io::Error) -> Failure {
-    let (cause, what) = match error.kind() {
-        IoErrorKind::NotFound => (Cause::NotFound, "is not found"),
-        _ => (Cause::NotExecutable, "cannot be executed"),
-    };
-    Failure::new(cause, format!("{program:?} {what}: {error}"))
 }

@@ -76,7 +76,8 @@ impl Global {
                 .collect();
             url.query_pairs_mut().clear().extend_pairs(others).append_pair("pass", &password);
         } else {
-            url.set_password(Some(&password)).map_err(|()| not_understood())?;
+            // The URL's own encoding takes `%` for the start of an encoded byte.
+            url.set_password(Some(&password.replace('%', "%25"))).map_err(|()| not_understood())?;
         }
         Ok(url.into())
     }

@@ -1,0 +1,38 @@
+//! The first step of the command of `run`, in the process that becomes the command: it ties its life to that of `run`,
+//! so that a killed `run` leaves no command behind that goes on without a lease.
+
+use std::{ffi::OsStr, io, os::unix::process::CommandExt, process::Command};
+
+use nix::{
+    sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::getppid,
+};
+
+use crate::{
+    opt::ExecOptions,
+    outcome::{Cause, Failure},
+};
+
+/// Becomes the command. Returns only when that failed.
+pub fn exec(options: &ExecOptions) -> Failure {
+    if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
+        return Failure::new(Cause::Configuration, format!("the command cannot be tied to this program: {error}"));
+    }
+    // It may have been killed before that.
+    if getppid().as_raw() != options.parent {
+        return Failure::new(Cause::Interrupted(9), "the program that holds the lease is gone");
+    }
+    let [program, arguments @ ..] = options.command.as_slice() else {
+        return Failure::new(Cause::Usage, "there is no command");
+    };
+    not_started(program, &Command::new(program).args(arguments).exec())
+}
+
+/// Why `program` did not start, in the exit codes of a shell.
+pub fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+    let (cause, what) = match error.kind() {
+        io::ErrorKind::NotFound => (Cause::NotFound, "is not found"),
+        _ => (Cause::NotExecutable, "cannot be executed"),
+    };
+    Failure::new(cause, format!("{program:?} {what}: {error}"))
+}

@@ -1,0 +1,47 @@
+//! `redlatch force-release`: the way out when a holder hangs and its TTL is long.
+
+use redlatch::call::ForceRelease;
+use serde_json::json;
+
+use crate::{
+    opt::{ForceReleaseOptions, Global},
+    outcome::{Cause, Failure, Outcome, Verdict},
+    output::escaped,
+};
+
+/// Ends the lease. Never repeated by itself: a second call would end the next holder's lease.
+pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Result<Outcome, Failure> {
+    let (name, key) = global.key_of(&options.name)?;
+    let caller = global.healing_caller().await?;
+    let lock = caller.inspect(&key, 0).await?;
+    let holder = escaped(&lock.label);
+    if lock.held && !options.yes {
+        return Err(Failure::new(Cause::Usage, format!("{name} is held by {holder:?}, which may be at work"))
+            .hint("say --yes when it is gone, or when the resource refuses old fences"));
+    }
+    let (word, fence) = match caller.force_release(&key).await? {
+        ForceRelease::Released { fence } => ("released", fence),
+        ForceRelease::HandedOff { fence } => ("handed_off", fence),
+        ForceRelease::NotHeld { fence } => ("not_held", fence),
+        _ => return Err(Failure::new(Cause::Unknown, "the server gave a reply that this command does not know")),
+    };
+    let text = match word {
+        "released" => {
+            format!("took {name} from {holder}: {}; the fence is {fence} now\n", escaped(options.reason.as_bytes()))
+        }
+        "handed_off" => format!(
+            "took {name} from {holder}: {}; the next waiter has it with fence {fence}\n",
+            escaped(options.reason.as_bytes())
+        ),
+        _ => format!("{name} is not held\n"),
+    };
+    let data = json!({
+        "name": escaped(name.as_bytes()),
+        "outcome": word,
+        "holder": holder,
+        "fence": fence.to_string(),
+        "reason": options.reason,
+    });
+    let outcome = Outcome::new(text, data);
+    Ok(if word == "not_held" { outcome.verdict(Verdict::Different) } else { outcome })
+}

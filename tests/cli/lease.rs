@@ -1,0 +1,297 @@
+//! Verbs about leases that outlive the program: acquire, extend, release, inspect.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use redlatch::Client;
+
+use super::{Cli, answer, blurred, folder, hold, is_held, until};
+use crate::support::{Raw, Server};
+
+#[test]
+fn a_lease_is_extended_and_released_by_other_processes_with_the_owner_file() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = folder.path().join("owner");
+    let file = file.to_str().unwrap();
+    let acquired = Cli::on(&server, &["acquire", "stock", "--owner-file", file]).answer();
+    let fence = acquired.stdout.trim_end().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(acquired, answer(0, &format!("acquired \"stock\" for 10s, fence {fence}\n"), ""));
+    assert_eq!(
+        Cli::on(&server, &["extend", "stock", "--owner-file", file, "--ttl", "1h"]).answer(),
+        answer(0, &format!("extended \"stock\" for 1h, fence {fence}\n"), "")
+    );
+    assert!(is_held(&server, "stock"));
+    let release = || Cli::on(&server, &["release", "stock", "--owner-file", file]).answer();
+    assert_eq!(release(), answer(0, "released \"stock\"\n", ""));
+    assert!(!is_held(&server, "stock"));
+    assert_eq!(release(), answer(0, "\"stock\" was released before\n", ""));
+}
+
+#[test]
+fn the_owner_token_is_in_the_file_for_its_owner_only_and_in_no_output() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = folder.path().join("owner");
+    let path = file.to_str().unwrap();
+    let words = ["acquire", "stock", "--owner-file", path, "--format", "json", "-vvv"];
+    let acquired = Cli::on(&server, &words).answer();
+    let token = fs::read_to_string(&file).unwrap();
+    let token = token.trim_end();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(acquired.status, 0);
+    assert!(!acquired.stdout.contains(token) && !acquired.stderr.contains(token), "{acquired:?}");
+    assert_eq!(Raw::connect(&server).must::<String>(&["HGET", "redlatch:m1:stock", "owner"]), token);
+}
+
+#[test]
+fn json_carries_the_owner_token_when_there_is_no_file() {
+    let server = Server::start(&[]).unwrap();
+    let text = Cli::on(&server, &["acquire", "stock", "--format", "json"]).must();
+    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let owner = Raw::connect(&server).must::<String>(&["HGET", "redlatch:m1:stock", "owner"]);
+    let fence = Raw::connect(&server).must::<String>(&["HGET", "redlatch:m1:stock", "fence"]);
+    assert_eq!(
+        object,
+        serde_json::json!({
+            "format_version": 1, "command": "acquire", "ok": true, "exit_code": 0, "errors": [],
+            "data": { "name": "stock", "held": true, "fence": fence, "ttl_ms": 10_000, "owner": owner },
+        })
+    );
+}
+
+#[test]
+fn without_a_place_for_the_owner_token_nothing_is_acquired() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    assert_eq!(
+        Cli::on(&server, &["acquire", "stock"]).answer(),
+        answer(
+            2,
+            "",
+            "redlatch: nothing would know the owner token, so nobody could release the lease\n  \
+             hint: add --owner-file FILE or --format json\n"
+        )
+    );
+    let nowhere = folder.path().join("nowhere/owner");
+    let nowhere = nowhere.to_str().unwrap();
+    let refused = Cli::on(&server, &["acquire", "stock", "--owner-file", nowhere]).answer();
+    assert_eq!((refused.status, refused.stdout.as_str()), (78, ""));
+    assert!(refused.stderr.starts_with(&format!("redlatch: \"{nowhere}\" cannot be written: ")), "{refused:?}");
+    let this = folder.path().to_str().unwrap();
+    assert_eq!(
+        Cli::on(&server, &["acquire", "stock", "--owner-file", this]).answer(),
+        answer(78, "", &format!("redlatch: \"{this}\" is a folder, name a file in it\n"))
+    );
+    assert!(!Raw::connect(&server).must::<bool>(&["EXISTS", "redlatch:m1:stock"]));
+}
+
+#[test]
+fn a_refused_acquire_leaves_the_owner_file_of_the_holder_alone() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = hold(&server, "stock", folder.path());
+    let before = fs::read(&file).unwrap();
+    for wait in [&[][..], &["--wait", "50ms"]] {
+        let words = [&["acquire", "stock", "--owner-file", &file][..], wait].concat();
+        let refused = Cli::on(&server, &words).answer();
+        assert_eq!(
+            answer(refused.status, &refused.stdout, &blurred(&refused.stderr)),
+            answer(75, "", "redlatch: \"stock\" is held by another, #m #s #ms of its lease are left\n")
+        );
+    }
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    assert_eq!(Cli::on(&server, &["release", "stock", "--owner-file", &file]).answer().status, 0);
+}
+
+#[test]
+fn a_waiting_acquire_gets_its_whole_ttl_from_the_hand_off() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let first = hold(&server, "stock", folder.path());
+    let second = folder.path().join("second");
+    let second = second.to_str().unwrap();
+    let waiting =
+        Cli::on(&server, &["acquire", "stock", "--ttl", "2h", "--wait", "10m", "--owner-file", second]).start();
+    until("the second one waits", || waiters(&server) == 1);
+    assert_eq!(
+        Cli::on(&server, &["release", "stock", "--owner-file", &first]).answer(),
+        answer(0, "released \"stock\", the next waiter has it\n", "")
+    );
+    assert_eq!(waiting.answer().status, 0);
+    let view = inspected(&server);
+    assert!(view["data"]["remaining_ms"].as_u64().unwrap() > 7_000_000, "{view}");
+}
+
+#[test]
+fn a_lost_lease_is_neither_extended_nor_released() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = hold(&server, "stock", folder.path());
+    Raw::connect(&server).must::<()>(&["DEL", "redlatch:m1:stock"]);
+    let lost = "redlatch: lease of \"stock\" is lost: it ran out or was taken away, stop the work that relied on it\n";
+    for verb in ["extend", "release"] {
+        assert_eq!(Cli::on(&server, &[verb, "stock", "--owner-file", &file]).answer(), answer(76, "", lost));
+    }
+    assert!(!Raw::connect(&server).must::<bool>(&["EXISTS", "redlatch:m1:stock"]));
+}
+
+#[test]
+fn an_owner_file_without_a_token_is_refused_before_anything_is_sent() {
+    let folder = folder();
+    let file = folder.path().join("owner");
+    let path = file.to_str().unwrap();
+    let release = || Cli::at("unix:///nowhere", &["release", "stock", "--owner-file", path]).answer();
+    assert_eq!(
+        release(),
+        answer(78, "", &format!("redlatch: \"{path}\" cannot be read: No such file or directory (os error 2)\n"))
+    );
+    let useless = format!(
+        "redlatch: \"{path}\" holds no owner token\n  \
+         hint: name the file that `redlatch acquire --owner-file` wrote\n"
+    );
+    for content in ["", "\n", "two words\n", &"x".repeat(129)] {
+        fs::write(&file, content).unwrap();
+        assert_eq!(release(), answer(78, "", &useless), "{content:?}");
+    }
+}
+
+#[test]
+fn inspect_tells_that_nobody_holds_the_lock() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    assert_eq!(
+        Cli::on(&server, &["inspect", "stock"]).answer(),
+        answer(1, "name          stock\nstate         free\nwaiters       0\n", "")
+    );
+    let file = hold(&server, "stock", folder.path());
+    Cli::on(&server, &["release", "stock", "--owner-file", &file]).must();
+    let view = Cli::on(&server, &["inspect", "stock"]).answer();
+    assert_eq!(view.status, 1);
+    let words: Vec<_> = view.stdout.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(words, ["name", "state", "last held by", "since", "fence", "waiters"]);
+}
+
+#[tokio::test]
+async fn inspect_shows_holder_and_waiters_in_order_and_obeys_no_label() {
+    let server = Server::start(&[]).unwrap();
+    let connect = async |label| Client::builder().label(label).connect(&server.url()).await.unwrap();
+    let (holder, first, second) =
+        (connect("web-1/17").await, connect("web-2/4").await, connect("\x1b[31mevil\u{202e}\n").await);
+    let lease = holder.mutex("stock").unwrap().ttl(Duration::from_secs(3600)).unwrap().acquire().await.unwrap();
+    for (number, client) in [(1, first), (2, second)] {
+        let lock = client.mutex("stock").unwrap();
+        tokio::spawn(async move { lock.acquire().await.map(|_| ()) });
+        while holder.caller().inspect(b"redlatch:m1:stock", 0).await.unwrap().places < number {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let view = tokio::task::spawn_blocking({
+        let url = server.url();
+        move || Cli::at(&url, &["inspect", "stock"]).must()
+    })
+    .await
+    .unwrap();
+    let mut lines = view.lines();
+    assert_eq!(lines.next(), Some("name          stock"));
+    assert_eq!(lines.next(), Some("state         held"));
+    assert_eq!(lines.next(), Some("holder        web-1/17"));
+    assert!(blurred(lines.next().unwrap()).starts_with("since         #-#-#T#:#:#Z ("));
+    assert_eq!(lines.next().unwrap(), format!("fence         {}", lease.fence()));
+    assert_eq!(blurred(lines.next().unwrap()), "remaining     #m #s #ms");
+    assert_eq!(lines.next(), Some("waiters       2"));
+    assert_eq!(lines.next(), Some(""));
+    assert_eq!(lines.next().unwrap().split_whitespace().collect::<Vec<_>>(), ["#", "WAITED", "ALIVE", "FOR", "WAITER"]);
+    assert!(lines.next().unwrap().ends_with("  web-2/4"));
+    assert!(lines.next().unwrap().ends_with("  \\u{1b}[31mevil\\u{202e}\\n"));
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let first = hold(&server, "stock", folder.path());
+    let second = folder.path().join("second");
+    let words = ["acquire", "stock", "--ttl", "1h", "--wait", "10m", "--owner-file", second.to_str().unwrap()];
+    let waiting = Cli::on(&server, &words).start();
+    until("the second one waits", || waiters(&server) == 1);
+    let before = inspected(&server);
+    let holder = before["data"]["holder"].as_str().unwrap();
+    let force = |yes: &[&str]| {
+        Cli::on(&server, &[&["force-release", "stock", "--reason", "hung\x1b"][..], yes].concat()).answer()
+    };
+    assert_eq!(
+        force(&[]),
+        answer(
+            2,
+            "",
+            &format!(
+                "redlatch: \"stock\" is held by \"{holder}\", which may be at work\n  \
+                 hint: say --yes when it is gone, or when the resource refuses old fences\n"
+            )
+        )
+    );
+    let forced = force(&["--yes"]);
+    let granted = waiting.answer();
+    let fence = granted.stdout.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(
+        forced,
+        answer(
+            0,
+            &format!("took \"stock\" from {holder}: hung\\u{{1b}}; the next waiter has it with fence {fence}\n"),
+            ""
+        )
+    );
+    assert!(fence > before["data"]["fence"].as_str().unwrap());
+    assert_eq!(Cli::on(&server, &["extend", "stock", "--owner-file", &first]).answer().status, 76);
+}
+
+#[test]
+fn force_release_of_a_free_lock_is_1() {
+    let server = Server::start(&[]).unwrap();
+    assert_eq!(
+        Cli::on(&server, &["force-release", "stock", "--yes", "--reason", "x"]).answer(),
+        answer(1, "\"stock\" is not held\n", "")
+    );
+}
+
+#[test]
+fn ls_finds_the_held_locks_of_its_namespace_and_nothing_else() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let list = |words: &[&str]| Cli::on(&server, &[&["ls"][..], words].concat()).answer();
+    assert_eq!(list(&[]), answer(0, "", "redlatch: no lock is held\n"));
+    let mut raw = Raw::connect(&server);
+    for number in 0..2000 {
+        raw.must::<()>(&["SET", &format!("noise:{number}"), "x"]);
+    }
+    raw.must::<()>(&["SET", "redlatch:m1:text", "x"]);
+    raw.must::<()>(&["SET", "redlatchXm1:other", "x"]);
+    let file = hold(&server, "free", folder.path());
+    Cli::on(&server, &["release", "free", "--owner-file", &file]).must();
+    for name in ["orders-1", "orders-2", "evil\x1b"] {
+        hold(&server, name, folder.path());
+    }
+    let names = |answer: super::Answer| -> Vec<String> {
+        answer.stdout.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+    };
+    let all = list(&[]);
+    assert_eq!((all.status, all.stderr.as_str()), (0, "redlatch: keys of this namespace that are not locks: 1\n"));
+    assert_eq!(names(all), ["NAME", "evil\\u{1b}", "orders-1", "orders-2"]);
+    assert_eq!(names(list(&["orders-?"])), ["NAME", "orders-1", "orders-2"]);
+    assert_eq!(names(list(&["--all", "[fo]*"])), ["NAME", "free", "orders-1", "orders-2"]);
+    let cut = list(&["orders-*", "--limit", "1"]);
+    assert_eq!(cut.stderr, "redlatch: there are more than 1, see --limit\n");
+    assert_eq!(names(cut), ["NAME", "orders-1"]);
+    assert_eq!(list(&["--namespace", "redlatc?"]), answer(0, "", "redlatch: no lock is held\n"));
+}
+
+#[test]
+fn a_namespace_is_another_world() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    hold(&server, "stock", folder.path());
+    assert_eq!(Cli::on(&server, &["inspect", "stock", "--namespace", "shop"]).answer().status, 1);
+    Cli::on(&server, &["acquire", "stock", "--namespace", "shop", "--format", "json"]).must();
+    assert!(Raw::connect(&server).must::<bool>(&["EXISTS", "shop:m1:stock"]));
+}
+
+fn inspected(server: &Server) -> serde_json::Value {
+    let answer = Cli::on(server, &["inspect", "stock", "--format", "json"]).answer();
+    serde_json::from_str(&answer.stdout).unwrap()
+}
+
+fn waiters(server: &Server) -> usize {
+    inspected(server)["data"]["waiters"].as_array().unwrap().len()
+}

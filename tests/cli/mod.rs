@@ -1,0 +1,226 @@
+//! The command line as a black box: exit code, stdout and stderr, compared in full wherever they are the same each time.
+
+mod bundle;
+mod lease;
+mod run;
+mod trouble;
+
+use std::{
+    fmt,
+    io::{Read, Write},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Server, signal};
+
+/// A hang guard, never a measure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One call of the program, without any setting of whoever runs the tests.
+pub struct Cli {
+    command: Command,
+    input: Vec<u8>,
+}
+
+/// What the program did.
+#[derive(PartialEq, Eq)]
+pub struct Answer {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The program while it runs.
+pub struct Running {
+    process: Child,
+    readers: Option<[JoinHandle<()>; 2]>,
+    stdout: Arc<Mutex<Vec<u8>>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Cli {
+    /// Against no server in particular.
+    pub fn new(words: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redlatch"));
+        for name in ["REDLATCH_URL", "REDIS_URL", "REDLATCH_PASSWORD", "NO_COLOR"] {
+            command.env_remove(name);
+        }
+        command.args(words);
+        Self { command, input: Vec::new() }
+    }
+
+    /// Against `server`.
+    pub fn on(server: &Server, words: &[&str]) -> Self {
+        Self::at(&server.url(), words)
+    }
+
+    /// Against the server at `url`.
+    pub fn at(url: &str, words: &[&str]) -> Self {
+        Self::new(words).env("REDLATCH_URL", url)
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn input(mut self, bytes: &[u8]) -> Self {
+        self.input = bytes.to_vec();
+        self
+    }
+
+    pub fn start(mut self) -> Running {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = self.command.spawn().expect("the program starts");
+        // A program that does not read its stdin may have closed it.
+        let _ = process.stdin.take().expect("stdin is a pipe").write_all(&self.input);
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let readers = [
+            collect(process.stdout.take().expect("stdout is a pipe"), &stdout),
+            collect(process.stderr.take().expect("stderr is a pipe"), &stderr),
+        ];
+        Running { process, readers: Some(readers), stdout, stderr }
+    }
+
+    #[track_caller]
+    pub fn answer(self) -> Answer {
+        self.start().answer()
+    }
+
+    /// Stdout of a call that must succeed without a word on stderr.
+    #[track_caller]
+    pub fn must(self) -> String {
+        let answer = self.answer();
+        assert_eq!((answer.status, answer.stderr.as_str()), (0, ""), "{answer:?}");
+        answer.stdout
+    }
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    #[track_caller]
+    pub fn answer(mut self) -> Answer {
+        let mut status = None;
+        until("the program ends", || {
+            status = self.process.try_wait().expect("the program can be waited for");
+            status.is_some()
+        });
+        let status = status.expect("the program has ended");
+        for reader in self.readers.take().expect("nobody has read") {
+            reader.join().expect("the output is read");
+        }
+        Answer {
+            status: status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)),
+            stdout: text(&self.stdout),
+            stderr: text(&self.stderr),
+        }
+    }
+
+    /// Waits until stderr has `words`.
+    #[track_caller]
+    pub fn says(&self, words: &str) {
+        until(words, || text(&self.stderr).contains(words));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static, bytes: &Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+    let bytes = Arc::clone(bytes);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            bytes.lock().unwrap().extend_from_slice(&buffer[..length]);
+        }
+    })
+}
+
+fn text(bytes: &Mutex<Vec<u8>>) -> String {
+    String::from_utf8(bytes.lock().unwrap().clone()).expect("the output is UTF-8")
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}\n--- stdout\n{}\n--- stderr\n{}\n---", self.status, self.stdout, self.stderr)
+    }
+}
+
+pub fn answer(status: i32, stdout: &str, stderr: &str) -> Answer {
+    Answer { status, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
+}
+
+/// Waits for a condition.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "still waiting: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The text of `path` once it is there and its line is complete.
+#[track_caller]
+pub fn line_of(path: &Path) -> String {
+    let mut text = String::new();
+    until(&format!("{path:?} has a line"), || {
+        text = std::fs::read_to_string(path).unwrap_or_default();
+        text.ends_with('\n')
+    });
+    text.trim_end().to_owned()
+}
+
+/// The text with every number replaced by `#`: for what is different each time.
+pub fn blurred(text: &str) -> String {
+    let mut blurred = String::new();
+    for character in text.chars() {
+        match character {
+            '0'..='9' if blurred.ends_with('#') => {}
+            '0'..='9' => blurred.push('#'),
+            other => blurred.push(other),
+        }
+    }
+    blurred
+}
+
+/// A folder that is gone after the test.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder can be made")
+}
+
+/// Leaves `name` held for an hour and returns the file with the owner token.
+#[track_caller]
+pub fn hold(server: &Server, name: &str, folder: &Path) -> String {
+    let file = folder.join(format!("owner of {name}")).to_str().expect("the path is UTF-8").to_owned();
+    Cli::on(server, &["acquire", name, "--ttl", "1h", "--owner-file", &file]).must();
+    file
+}
+
+/// Whether the lock is held now.
+#[track_caller]
+pub fn is_held(server: &Server, name: &str) -> bool {
+    Cli::on(server, &["inspect", name]).answer().status == 0
+}
+
+/// Whether the process is there and not just waiting to be reaped.
+pub fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}

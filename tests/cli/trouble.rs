@@ -1,0 +1,321 @@
+//! Bad input and bad servers: the exact exit code and message of each.
+
+use std::{fs, io::Write, net::TcpListener};
+
+use super::{Cli, answer, folder};
+use crate::support::{Raw, Server};
+
+/// Must never be seen anywhere.
+const CANARY: &str = "canary-9f3";
+const PASSWORD_HINT: &str = "  hint: a password comes from --password-file, REDLATCH_PASSWORD or the URL in \
+                             REDLATCH_URL; the user from the URL\n";
+
+#[test]
+fn durations_need_a_unit_and_a_range() {
+    let unit = "a duration is a number with a unit, write 500ms, 30s, 5m or 2h";
+    let range = "a duration must be 1ms to 31days";
+    for (text, reason) in [
+        ("30", unit),
+        ("0", unit),
+        ("1e3", unit),
+        ("-1s", unit),
+        ("soon", unit),
+        ("999999999999999999999s", unit),
+        ("0s", range),
+        ("0.5ms", range),
+        ("32days", range),
+        ("1500us", "a duration must be whole milliseconds, write 1ms or more of them"),
+    ] {
+        let expected = format!(
+            "error: invalid value '{text}' for '--ttl <DURATION>': {reason}\n\n\
+             For more information, try '--help'.\n"
+        );
+        let words = ["run", "stock", "--ttl", text, "--", "true"];
+        assert_eq!(Cli::at("unix:///nowhere", &words).answer(), answer(2, "", &expected));
+    }
+}
+
+#[test]
+fn names_and_namespaces_have_rules() {
+    let long = "x".repeat(600);
+    for (name, reason) in [
+        ("", "a lock name must be 1 to 512 bytes, this one has 0"),
+        (&long, "a lock name must be 1 to 512 bytes, this one has 600"),
+        ("a\nb", "a lock name must not contain NUL, CR or LF, this one does at byte 1"),
+    ] {
+        let expected = answer(2, "", &format!("redlatch: {reason}\n"));
+        for words in [
+            &["inspect", name][..],
+            &["run", name, "--", "true"],
+            &["acquire", name, "--format", "human", "--owner-file", "/nowhere"],
+            &["extend", name, "--owner-file", "/nowhere"],
+            &["release", name, "--owner-file", "/nowhere"],
+        ] {
+            assert_eq!(Cli::at("unix:///nowhere", words).answer(), expected, "{words:?}");
+        }
+    }
+    assert_eq!(
+        Cli::at("unix:///nowhere", &["inspect", "stock", "--namespace", "a b"]).answer(),
+        answer(2, "", "redlatch: a namespace must be 1 to 64 printable ASCII characters without spaces\n")
+    );
+}
+
+#[test]
+fn a_lease_that_leaves_no_time_for_the_stop_is_refused() {
+    let hint = "  hint: write a longer --ttl or a shorter --grace\n";
+    for (extra, part) in [(None, "half of the TTL"), (Some("--no-renew"), "the TTL")] {
+        let grace = if extra.is_some() { "2s" } else { "1s" };
+        let mut words = vec!["run", "stock", "--ttl", "2s", "--grace", grace];
+        words.extend(extra);
+        words.extend(["--", "true"]);
+        assert_eq!(
+            Cli::at("unix:///nowhere", &words).answer(),
+            answer(
+                2,
+                "",
+                &format!(
+                    "redlatch: --grace {grace} and a margin of 200ms do not fit into {part} of 2s: \
+                     the command could not be stopped in time\n{hint}"
+                )
+            )
+        );
+    }
+}
+
+#[test]
+fn a_password_in_the_arguments_is_refused_and_not_repeated() {
+    for url in [format!("redis://:{CANARY}@localhost"), format!("unix:///nowhere?pass={CANARY}")] {
+        assert_eq!(
+            Cli::new(&["--url", &url, "inspect", "stock"]).answer(),
+            answer(
+                78,
+                "",
+                "redlatch: --url has a password, which every user of this machine can read\n  \
+                 hint: put the URL into REDLATCH_URL, or the password into REDLATCH_PASSWORD or a --password-file\n"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_url_that_is_not_understood_is_not_repeated() {
+    for url in [format!("http://:{CANARY}@localhost"), CANARY.to_owned()] {
+        let expected = answer(
+            78,
+            "",
+            "redlatch: the URL is not understood, write redis://[USER@]HOST[:PORT][/DB] or unix:///PATH\n  \
+             hint: it comes from --url, REDLATCH_URL or REDIS_URL, in this order\n",
+        );
+        assert_eq!(Cli::at(&url, &["inspect", "stock"]).answer(), expected);
+        assert_eq!(Cli::new(&["inspect", "stock"]).env("REDIS_URL", &url).answer(), expected);
+    }
+}
+
+/// Every verb that talks to a server, on one that is in trouble.
+#[track_caller]
+fn every_verb_says(url: &str, status: i32, stderr: &str) {
+    let folder = folder();
+    let file = folder.path().join("owner");
+    fs::write(&file, "someone:1\n").unwrap();
+    let file = file.to_str().unwrap();
+    for words in [
+        &["load"][..],
+        &["status"],
+        &["verify"],
+        &["inspect", "stock"],
+        &["run", "stock", "--", "true"],
+        &["acquire", "stock", "--format", "human", "--owner-file", file],
+        &["extend", "stock", "--owner-file", file],
+        &["release", "stock", "--owner-file", file],
+    ] {
+        assert_eq!(Cli::at(url, words).answer(), answer(status, "", stderr), "{words:?}");
+    }
+}
+
+#[test]
+fn no_server_is_69() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    every_verb_says(
+        &format!("redis://:{CANARY}@{address}"),
+        69,
+        &format!(
+            "redlatch: no server answers at {address}, is it running?\n  \
+             hint: --url or REDLATCH_URL says which server is meant\n"
+        ),
+    );
+}
+
+#[test]
+fn a_failure_in_json_names_the_node_and_not_the_password() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let words = ["inspect", "stock", "--format", "json"];
+    let refused = Cli::at(&format!("redis://:{CANARY}@{address}"), &words).answer();
+    assert_eq!((refused.status, refused.stderr.as_str()), (69, ""));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&refused.stdout).unwrap(),
+        serde_json::json!({
+            "format_version": 1, "command": "inspect", "ok": false, "exit_code": 69, "data": null,
+            "errors": [{
+                "code": "unavailable",
+                "node": address.to_string(),
+                "message":
+                    format!("no server answers at {address}, is it running?"),
+                "hint": "--url or REDLATCH_URL says which server is meant",
+            }],
+        })
+    );
+}
+
+#[test]
+fn a_server_that_is_not_redis_is_78() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    every_verb_says(
+        &format!("redis://:{CANARY}@{address}"),
+        78,
+        &format!(
+            "redlatch: connecting to {address} got an answer that is not Redis: \
+             is the address that of a Redis server?\n"
+        ),
+    );
+}
+
+#[test]
+fn a_missing_and_a_wrong_password_are_78_and_the_right_one_works() {
+    let server = Server::start(&["--requirepass", CANARY]).unwrap();
+    let node = server.socket().display().to_string();
+    let url = server.url();
+    let needed = format!(
+        "redlatch: connecting to {node} was refused (NOAUTH): the server needs a password, \
+         put it into the URL: redis://:PASSWORD@HOST\n{PASSWORD_HINT}"
+    );
+    every_verb_says(&url, 78, &needed);
+    let wrong = format!(
+        "redlatch: connecting to {node} was refused (WRONGPASS): the server did not accept the user or password, \
+         check the URL\n{PASSWORD_HINT}"
+    );
+    every_verb_says(&format!("{url}?pass=wrong-{CANARY}"), 78, &wrong);
+
+    let folder = folder();
+    let file = folder.path().join("password");
+    fs::write(&file, format!("{CANARY}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    Cli::at(&format!("{url}?pass={CANARY}"), &["load"]).must();
+    Cli::at(&url, &["status", "--check"]).env("REDLATCH_PASSWORD", CANARY).must();
+    Cli::new(&["status", "--check", "--url", &url]).env("REDLATCH_PASSWORD", CANARY).must();
+    Cli::at(&format!("{url}?pass=wrong"), &["status", "--check", "--password-file", file]).must();
+    fs::write(file, "\n").unwrap();
+    assert_eq!(
+        Cli::at(&url, &["status", "--password-file", file]).answer(),
+        answer(78, "", &format!("redlatch: \"{file}\" has no password in its first line\n"))
+    );
+}
+
+#[test]
+fn passwords_with_special_characters_arrive_unchanged() {
+    let password = "p@ss:/?#[]%40 ü&=+";
+    let server = Server::start(&[]).unwrap();
+    Raw::connect(&server).must::<()>(&["CONFIG", "SET", "requirepass", password]);
+    Cli::on(&server, &["load"]).env("REDLATCH_PASSWORD", password).must();
+    let server = Server::start(&["--port", "0"]).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    Raw::connect(&server).must::<()>(&["CONFIG", "SET", "port", &port]);
+    Raw::connect(&server).must::<()>(&["CONFIG", "SET", "requirepass", password]);
+    Cli::at(&format!("redis://127.0.0.1:{port}"), &["load"]).env("REDLATCH_PASSWORD", password).must();
+}
+
+#[test]
+fn a_read_only_replica_is_78_where_something_is_to_be_written() {
+    let server = Server::start(&["--replicaof", "127.0.0.1", "1"]).unwrap();
+    let refused = |script: &str| {
+        let advice = "this server is a read-only replica, connect to the primary";
+        answer(78, "", &format!("redlatch: {script} of \"redlatch:m1:stock\" was refused (READONLY): {advice}\n"))
+    };
+    let words = ["run", "stock", "--", "true"];
+    assert_eq!(Cli::on(&server, &words).answer(), refused("mutex/acquire"));
+    let words = ["acquire", "stock", "--format", "human", "--owner-file", "/tmp/never-written"];
+    assert_eq!(Cli::on(&server, &words).answer(), refused("mutex/acquire"));
+    assert_eq!(Cli::on(&server, &["inspect", "stock"]).answer().status, 1);
+}
+
+#[test]
+fn a_full_server_is_69_and_nothing_is_held() {
+    let server = Server::start(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]).unwrap();
+    let mut raw = Raw::connect(&server);
+    while raw.run(&[b"RPUSH", b"filler", &[0; 10_000]]).is_ok() {}
+    assert_eq!(
+        Cli::on(&server, &["run", "stock", "-n", "--", "true"]).answer(),
+        answer(
+            69,
+            "",
+            "redlatch: mutex/acquire of \"redlatch:m1:stock\" was refused (OOM): \
+             the server is full, free memory or raise maxmemory; nothing was written\n"
+        )
+    );
+    assert!(!raw.must::<bool>(&["EXISTS", "redlatch:m1:stock"]));
+}
+
+#[test]
+fn an_acl_that_denies_scripting_is_77() {
+    let server = Server::start(&[]).unwrap();
+    let acl = ["ACL", "SETUSER", "clerk", "on", ">pass", "~*", "&*", "+@all", "-@scripting"];
+    Raw::connect(&server).must::<()>(&acl);
+    let url = format!("{}?user=clerk&pass=pass", server.url());
+    let denied = |what: &str| {
+        answer(
+            77,
+            "",
+            &format!(
+                "redlatch: {what} was refused (NOPERM): the server's ACL denies the command, a script or its key; \
+                 grant the user +evalsha, the commands that `redlatch show` lists under effects, and the keys of \
+                 the namespace\n"
+            ),
+        )
+    };
+    assert_eq!(Cli::at(&url, &["load"]).answer(), denied("SCRIPT EXISTS"));
+    assert_eq!(Cli::at(&url, &["status"]).answer(), denied("SCRIPT EXISTS"));
+    assert_eq!(
+        Cli::at(&url, &["run", "stock", "--", "true"]).answer(),
+        denied("mutex/acquire of \"redlatch:m1:stock\"")
+    );
+    assert_eq!(Cli::at(&url, &["inspect", "stock"]).answer(), denied("mutex/inspect of \"redlatch:m1:stock\""));
+}
+
+#[test]
+fn a_key_of_another_type_is_78_and_stays_as_it_is() {
+    let server = Server::start(&[]).unwrap();
+    let mut raw = Raw::connect(&server);
+    raw.must::<()>(&["SET", "redlatch:m1:stock", "mine"]);
+    let refused = |script: &str| {
+        answer(
+            78,
+            "",
+            &format!(
+                "redlatch: {script} of \"redlatch:m1:stock\" was refused (WRONGTYPE): the key holds something that \
+                 is not this lock, use another name or namespace; it was left as it is\n"
+            ),
+        )
+    };
+    assert_eq!(Cli::on(&server, &["inspect", "stock"]).answer(), refused("mutex/inspect"));
+    assert_eq!(Cli::on(&server, &["run", "stock", "--", "true"]).answer(), refused("mutex/acquire"));
+    assert_eq!(raw.must::<String>(&["GET", "redlatch:m1:stock"]), "mine");
+}
+
+#[test]
+fn a_server_that_stands_still_is_69() {
+    let server = Server::start(&[]).unwrap();
+    crate::support::signal(server.pid(), "STOP");
+    let stopped = Cli::on(&server, &["status", "--timeout", "200ms"]).answer();
+    crate::support::signal(server.pid(), "CONT");
+    let node = server.socket().display().to_string();
+    let expected = format!(
+        "redlatch: connecting to {node} took longer than 200ms\n  \
+         hint: --url or REDLATCH_URL says which server is meant\n"
+    );
+    assert_eq!(stopped, answer(69, "", &expected));
+}
