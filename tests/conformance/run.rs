@@ -45,6 +45,7 @@ impl<'a> Runner<'a> {
     pub fn run(&mut self, case: &Case) -> Result<(), String> {
         let _: String = self.raw.must(&["REPLICAOF", "NO", "ONE"]);
         let _: String = self.raw.must(&["CONFIG", "SET", "maxmemory", "0"]);
+        let _: String = self.raw.must(&["ACL", "SETUSER", "default", "allchannels"]);
         let _: String = self.raw.must(&["FLUSHALL"]);
         let first = case.steps.iter().find_map(Step::script).expect("a case calls a script");
         let mut run = Run {

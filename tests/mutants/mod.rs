@@ -246,6 +246,8 @@ fn known_faults() -> Vec<Mutant> {
             &QUEUES,
             &[("waiter .. ' ' .. fence .. ' ' .. lease", "waiter .. ' ' .. now_us .. ' ' .. lease")],
         ),
+        mutant("who may not publish may not hand off", &QUEUES, &[("redis.pcall('PUBLISH'", "redis.call('PUBLISH'")]),
+        mutant("held is an error on a full server", acquire, &[("redis.pcall('HSET'", "redis.call('HSET'")]),
         mutant(
             "the message is for somebody else",
             &QUEUES,
