@@ -144,7 +144,6 @@ async fn a_caller_without_script_and_eval_works_when_scripts_are_loaded() {
         "+time",
         "+pexpire",
         "+hello",
-        "+client|setinfo",
     ]);
     let client = Client::connect(&format!("{}?user=caller&pass=secret", server.url())).await.unwrap();
     let lock = client.mutex("n").unwrap();
