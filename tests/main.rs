@@ -6,6 +6,7 @@ mod client;
 mod conformance;
 mod mutants;
 mod nginx;
+mod peers;
 mod readme;
 mod scripts;
 mod support;
