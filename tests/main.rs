@@ -7,6 +7,8 @@ mod conformance;
 mod model;
 mod mutants;
 mod nginx;
+mod peers;
 mod readme;
 mod scripts;
 mod support;
+mod torture;
