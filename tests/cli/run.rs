@@ -127,6 +127,27 @@ fn signals_reach_the_command_and_its_exit_code_comes_back() {
 }
 
 #[test]
+fn a_signal_to_both_the_command_and_us_releases_the_lease() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    // A service manager signals every process of the service at once, in any order.
+    for round in 0..10 {
+        let pid = folder.path().join(round.to_string());
+        let script = format!("echo $$ >{}; exec sleep 1000", quoted(&pid));
+        let running = Cli::on(&server, &["run", "stock", "--ttl", "1h", "--", "sh", "-c", &script]).start();
+        let child: u32 = line_of(&pid).parse().unwrap();
+        let both = [child, running.pid()];
+        both.into_iter().cycle().skip(round % 2).take(2).for_each(|pid| signal_if_there(pid, "TERM"));
+        assert_eq!(running.answer(), answer(143, "", ""), "round {round}");
+        assert!(!is_held(&server, "stock"), "round {round}");
+    }
+}
+
+fn signal_if_there(pid: u32, name: &str) {
+    let status = std::process::Command::new("kill").args([format!("-{name}"), pid.to_string()]).output();
+    assert!(status.is_ok());
+}
+
+#[test]
 fn a_signal_during_the_wait_gives_up_the_place_in_the_queue() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     hold(&server, "stock", folder.path());

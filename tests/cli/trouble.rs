@@ -319,3 +319,67 @@ fn a_server_that_stands_still_is_69() {
     );
     assert_eq!(stopped, answer(69, "", &expected));
 }
+
+#[test]
+fn no_log_level_shows_a_password() {
+    let server = Server::start(&["--requirepass", CANARY]).unwrap();
+    let folder = folder();
+    let file = folder.path().join("password");
+    fs::write(&file, CANARY).unwrap();
+    let file = file.to_str().unwrap();
+    for words in [&["load"][..], &["run", "stock", "--", "true"], &["inspect", "stock"], &["show", "plain/release"]] {
+        for format in ["human", "json", "jsonl"] {
+            let words =
+                [words_before(words), &["-vvv", "--format", format, "--password-file", file], words_after(words)];
+            let told = Cli::at(&server.url(), &words.concat()).answer();
+            assert!(!told.stdout.contains(CANARY) && !told.stderr.contains(CANARY), "{told:?}");
+            assert!(told.status < 2, "{told:?}");
+        }
+    }
+}
+
+/// The verb and its name, without the command of `run`.
+fn words_before<'a>(words: &'a [&'a str]) -> &'a [&'a str] {
+    &words[..words.iter().position(|word| *word == "--").unwrap_or(words.len())]
+}
+
+fn words_after<'a>(words: &'a [&'a str]) -> &'a [&'a str] {
+    &words[words_before(words).len()..]
+}
+
+#[test]
+fn every_verb_answers_with_the_same_json_object() {
+    let server = Server::start(&[]).unwrap();
+    let fields = ["command", "data", "errors", "exit_code", "format_version", "ok"];
+    for words in [
+        &["status", "--check"][..],
+        &["load"],
+        &["verify"],
+        &["scripts"],
+        &["show", "mutex/acquire"],
+        &["show", "nothing"],
+        &["export", "--as", "lua"],
+        &["acquire", "stock"],
+        &["inspect", "stock"],
+        &["inspect", "free"],
+        &["ls"],
+        &["extend", "stock", "--owner-file", "/nowhere"],
+        &["release", "stock", "--owner-file", "/nowhere"],
+        &["force-release", "stock", "--reason", "a test"],
+        &["completions", "zsh"],
+        &["man"],
+    ] {
+        let told = Cli::on(&server, &[words, &["--format", "json"]].concat()).answer();
+        let object: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!(object.as_object().unwrap().keys().collect::<Vec<_>>(), fields, "{words:?}");
+        assert_eq!(object["command"], words[0]);
+        assert_eq!(
+            (object["exit_code"].as_i64(), object["ok"].as_bool()),
+            (Some(told.status.into()), Some(told.status == 0))
+        );
+        assert_eq!(told.stderr, "", "{words:?}");
+        for error in object["errors"].as_array().unwrap() {
+            assert_eq!(error.as_object().unwrap().keys().collect::<Vec<_>>(), ["code", "hint", "message", "node"]);
+        }
+    }
+}

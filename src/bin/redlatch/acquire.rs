@@ -24,7 +24,10 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
     }
     let file = options.owner_file.as_deref().map(OwnerFile::prepare).transpose()?;
     let mut signals = Signals::listen()?;
-    let client = global.client(options.ttl).await?;
+    let client = tokio::select! {
+        client = global.client(options.ttl) => client?,
+        signal = signals.next() => return Err(interrupted(&name, signal)),
+    };
     let lock = client.mutex(name.as_bytes())?.renew(false);
     let granted = tokio::select! {
         granted = grant(&lock, options) => granted,

@@ -2,8 +2,8 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::ExitStatus, time::Duration};
 
-use redlatch::{Attempt, Error, ErrorKind, Lease, Lock, Mutex};
-use serde_json::json;
+use redlatch::{Attempt, Error, ErrorKind, Lease, Lock, Mutex, Name};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
@@ -56,7 +56,7 @@ pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failu
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
     let outcome = match attempt {
-        Ok(Attempt::Granted(lease)) => hold(options, lease, reserve, &mut signals).await,
+        Ok(Attempt::Granted(lease)) => hold(options, global, lease, reserve, &mut signals).await,
         Ok(Attempt::Held(held)) => Ok(held_by_another(&name, held.remaining, options.conflict_exit_code)),
         Err(failure) => Err(failure),
     };
@@ -106,7 +106,13 @@ async fn grant(lock: &Lock<Mutex>, options: &RunOptions) -> Result<Attempt<Mutex
 }
 
 /// Runs the command under `lease` and gives the lease back, whatever happens.
-async fn hold(options: &RunOptions, lease: Lease, reserve: Reserve, signals: &mut Signals) -> Result<Outcome, Failure> {
+async fn hold(
+    options: &RunOptions,
+    global: &Global,
+    lease: Lease,
+    reserve: Reserve,
+    signals: &mut Signals,
+) -> Result<Outcome, Failure> {
     let fence = lease.fence().to_string();
     let name = lease.name().clone();
     let environment =
@@ -114,42 +120,62 @@ async fn hold(options: &RunOptions, lease: Lease, reserve: Reserve, signals: &mu
     let mut child = match Child::spawn(&options.command, environment) {
         Ok(child) => child,
         Err(error) => {
-            give_back(lease, signals).await;
+            give_back(lease, signals, global.timeout).await;
             return Err(not_started(&options.command[0], &error));
         }
     };
     let (end, warned) = supervise(options, &lease, reserve, &mut child, signals).await?;
     drop(child);
-    let released = give_back(lease, signals).await;
-    let lost = warned || matches!(end, End::Stopped) || released == Some(ErrorKind::Lost);
-    let (code, signal) = match end {
-        End::Exited(status) => (ended(status).ok(), ended(status).err()),
-        End::Stopped => (None, None),
-    };
-    let data = json!({
-        "name": escaped(name.as_bytes()),
-        "fence": fence,
-        "stopped": matches!(end, End::Stopped),
-        "child_exit_code": code,
-        "child_signal": signal,
-    });
-    let outcome = Outcome::new("", data);
-    if lost {
-        let message = match (&end, warned) {
-            (End::Stopped, _) => format!("lease of {name} could not be kept, the command was stopped before it ended"),
-            (End::Exited(_), true) => format!("lease of {name} was lost, the command went on without protection"),
-            (End::Exited(_), false) => format!("lease of {name} was lost before the command ended"),
-        };
+    let released = give_back(lease, signals, global.timeout).await;
+    let outcome = Outcome::new("", end.data(&name, &fence));
+    if let Some(message) = end.loss(&name, warned, released) {
         return Ok(outcome.verdict(Verdict::Lost).problem(Problem::new("lost", message)));
     }
-    let outcome = match released {
+    let outcome = outcome.verdict(end.verdict());
+    Ok(match released {
         Some(_) => outcome.note(format!("{name} could not be given back, its lease ends within {}", show(options.ttl))),
         None => outcome,
-    };
-    Ok(match (code, signal) {
-        (_, Some(signal)) => outcome.verdict(Verdict::Signalled(signal)),
-        (code, None) => outcome.verdict(Verdict::Exited(code.unwrap_or_default())),
     })
+}
+
+impl End {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Exited(status) => ended(*status).map_or_else(Verdict::Signalled, Verdict::Exited),
+            Self::Stopped => Verdict::Lost,
+        }
+    }
+
+    fn data(&self, name: &Name, fence: &str) -> Value {
+        let (code, signal) = match self.verdict() {
+            Verdict::Exited(code) => (Some(code), None),
+            Verdict::Signalled(signal) => (None, Some(signal)),
+            _ => (None, None),
+        };
+        json!({
+            "name": escaped(name.as_bytes()),
+            "fence": fence,
+            "stopped": matches!(self, Self::Stopped),
+            "child_exit_code": code,
+            "child_signal": signal,
+        })
+    }
+
+    /// What to say when the command was not protected to its end.
+    fn loss(&self, name: &Name, warned: bool, released: Option<ErrorKind>) -> Option<String> {
+        match self {
+            Self::Stopped => {
+                Some(format!("lease of {name} could not be kept, the command was stopped before it ended"))
+            }
+            Self::Exited(_) if warned => {
+                Some(format!("lease of {name} was lost, the command went on without protection"))
+            }
+            Self::Exited(_) if released == Some(ErrorKind::Lost) => {
+                Some(format!("lease of {name} was lost before the command ended"))
+            }
+            Self::Exited(_) => None,
+        }
+    }
 }
 
 /// Forwards signals until the command ends, or stops it when the lease cannot be kept. Also says whether a command that
@@ -202,11 +228,18 @@ async fn threatened(lease: &Lease, reserve: Reserve) {
     }
 }
 
-/// Releases, unless a signal says not to wait for it. Returns what went wrong.
-async fn give_back(lease: Lease, signals: &mut Signals) -> Option<ErrorKind> {
+/// Releases. Returns what went wrong. A signal ends a wait that is longer than one command may take, and not before: it
+/// may be the one that ended the command as well.
+async fn give_back(lease: Lease, signals: &mut Signals, timeout: Duration) -> Option<ErrorKind> {
+    let enough = async {
+        sleep(timeout).await;
+        tokio::select! {
+            () = sleep(PATIENCE) => {}
+            _ = signals.next() => {}
+        }
+    };
     tokio::select! {
         released = lease.release() => released.err().as_ref().map(Error::kind),
-        () = sleep(PATIENCE) => Some(ErrorKind::Unknown),
-        _ = signals.next() => Some(ErrorKind::Unknown),
+        () = enough => Some(ErrorKind::Unknown),
     }
 }
