@@ -189,10 +189,20 @@ fn a_released_script_never_changes() {
         return;
     };
     let released = git(&["show", &format!("{}:lua/scripts/SHA1SUMS", tag.trim())]).unwrap();
-    let now = read("lua/scripts/SHA1SUMS");
-    for line in released.lines() {
-        assert!(now.lines().any(|other| other == line), "{line} was released with {}", tag.trim());
-    }
+    let gone = gone(&released, &read("lua/scripts/SHA1SUMS"));
+    assert!(gone.is_empty(), "released with {} and changed or removed since: {gone:?}", tag.trim());
+}
+
+/// Lines of `released` that are not in `now`.
+fn gone<'a>(released: &'a str, now: &str) -> Vec<&'a str> {
+    released.lines().filter(|line| now.lines().all(|other| other != *line)).collect()
+}
+
+#[test]
+fn new_versions_may_be_added_to_sha1sums_and_old_ones_neither_change_nor_go() {
+    assert_eq!(gone("1  a\n2  b\n", "1  a\n3  a2\n2  b\n"), [""; 0]);
+    assert_eq!(gone("1  a\n2  b\n", "1  a\n3  b\n"), ["2  b"]);
+    assert_eq!(gone("1  a\n2  b\n", "2  b\n"), ["1  a"]);
 }
 
 /// A crate of a few lines that embeds a folder as redlatch does, with redlatch's own build script and bundle folder.

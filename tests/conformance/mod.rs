@@ -2,7 +2,9 @@
 
 mod drivers;
 mod run;
+mod subscriber;
 mod table;
+mod words;
 
 use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
 

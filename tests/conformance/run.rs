@@ -1,17 +1,15 @@
 //! Runs the cases on a real server and checks, besides what each step expects, what holds for every reply.
 
-use std::{
-    collections::HashMap,
-    fmt::Write,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use redis::Value;
-use redlatch::{Name, Namespace, bundle};
+use redlatch::{Name, Namespace};
 
 use super::{
-    drivers::{Answer, Driver, Field, Outcome, field},
+    drivers::{Driver, Field, field},
+    subscriber::Subscriber,
     table::{Action, Case, Expected, Expr, Pattern, Step},
+    words::{Named, named, show},
 };
 use crate::support::{Raw, Server};
 
@@ -360,83 +358,4 @@ fn integer(bytes: &[u8]) -> Result<i64, String> {
         .ok()
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| format!("{} is not a number", bytes.escape_ascii()))
-}
-
-/// A reply in the words of the script's header.
-struct Named {
-    word: String,
-    fields: Vec<(String, Option<Field>)>,
-}
-
-impl Named {
-    fn field(&self, name: &str) -> Result<Option<&Field>, String> {
-        let found = self.fields.iter().find(|(field, _)| field == name);
-        found.map(|(_, field)| field.as_ref()).ok_or_else(|| format!("the reply has no {name}: {self}"))
-    }
-}
-
-fn named(script: &str, answer: Answer) -> Result<Named, String> {
-    let header = bundle::embedded().unwrap().get(script).expect("the bundle has the script").header();
-    let reply = header.replies.iter().find(|reply| match &answer.outcome {
-        Outcome::Number(number) => reply.code == *number,
-        Outcome::Word(word) => reply.word == *word,
-    });
-    let reply = reply.ok_or_else(|| format!("no @reply is {answer:?}"))?;
-    // A type may drop the fields of a reply that has only one meaning.
-    if answer.fields.len() != reply.fields.len() {
-        return Err(format!("{} has the fields {:?}, not {:?}", reply.word, reply.fields, answer.fields));
-    }
-    Ok(Named { word: reply.word.clone(), fields: reply.fields.iter().cloned().zip(answer.fields).collect() })
-}
-
-impl std::fmt::Display for Named {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.word)?;
-        self.fields.iter().try_for_each(|(name, field)| match field {
-            Some(field) => write!(f, " {name}={}", show(field)),
-            None => Ok(()),
-        })
-    }
-}
-
-fn show(field: &Field) -> String {
-    match field {
-        Field::Integer(number) => number.to_string(),
-        Field::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
-        Field::List(fields) => {
-            let mut text = "[".to_owned();
-            fields.iter().for_each(|field| write!(text, "{} ", show(field)).unwrap());
-            text.trim_end().to_owned() + "]"
-        }
-    }
-}
-
-/// A connection that listens to one channel.
-struct Subscriber {
-    connection: redis::Connection,
-}
-
-impl Subscriber {
-    fn new(server: &Server, channel: &str) -> Self {
-        let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
-        connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        connection.send_packed_command(&redis::cmd("SUBSCRIBE").arg(channel).get_packed_command()).unwrap();
-        connection.recv_response().unwrap();
-        Self { connection }
-    }
-
-    /// The messages before `end`.
-    fn until(&mut self, end: &str) -> Vec<String> {
-        let mut heard = Vec::new();
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {
-            let (_, _, message): (String, String, String) =
-                redis::from_redis_value(self.connection.recv_response().unwrap()).unwrap();
-            if message == end {
-                return heard;
-            }
-            heard.push(message);
-        }
-        panic!("no end of the messages: {heard:?}");
-    }
 }
