@@ -37,10 +37,14 @@ struct Raw {
 impl Fixture {
     fn start() -> Self {
         let runtime = Runtime::new().expect("a runtime starts");
-        let server = PrivateServer::start(&[]).expect("redis-server starts");
+        // TCP on loopback, as between an application and a Redis on the same machine.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let port = port.expect("a port is free").port().to_string();
+        let server = PrivateServer::start(&["--bind", "127.0.0.1", "--port", &port]).expect("redis-server starts");
+        let url = format!("redis://127.0.0.1:{port}");
         let (client, raw) = runtime.block_on(async {
-            let client = Client::connect(&server.url()).await.expect("the client connects");
-            let connection = redis::Client::open(server.url()).expect("the URL is valid");
+            let client = Client::connect(&url).await.expect("the client connects");
+            let connection = redis::Client::open(url.as_str()).expect("the URL is valid");
             let mut connection = connection.get_multiplexed_async_connection().await.expect("the raw connection opens");
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(COMPARE_AND_DELETE);

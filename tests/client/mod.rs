@@ -1,5 +1,7 @@
 //! The Rust client on a real server.
 
+mod trouble;
+
 use std::time::{Duration, Instant};
 
 use redlatch::{Attempt, Client, ErrorKind};
@@ -86,9 +88,9 @@ async fn a_dropped_lease_is_given_back() {
 #[tokio::test]
 async fn renewal_keeps_a_lease_beyond_its_ttl() {
     let (_server, client) = fixture().await;
-    let lock = client.mutex("stock").unwrap().ttl(Duration::from_millis(300)).unwrap();
+    let lock = client.mutex("stock").unwrap().ttl(Duration::from_millis(1500)).unwrap();
     let lease = lock.acquire().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    tokio::time::sleep(Duration::from_millis(2000)).await;
     assert!(!lease.is_lost());
     lease.release().await.unwrap();
 }

@@ -4,7 +4,7 @@ mod drivers;
 mod run;
 mod table;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
 
 use redlatch::{Name, Namespace, bundle};
 
@@ -15,8 +15,8 @@ use crate::support::{
 pub use drivers::{Driver, RawDriver, Sources, shipped};
 use drivers::{NginxDriver, TypedDriver};
 pub use run::Runner;
-pub use table::cases;
 use table::{Action, Expected};
+pub use table::{Case, cases};
 
 /// Runs every case and reports all that fail.
 #[track_caller]
@@ -110,6 +110,24 @@ fn nginx_makes_the_golden_keys() {
         // `s:` makes the handler pass a string even if it looks like a number.
         let (_, answer) = nginx.get(&format!("/call?op=try_acquire&name=s:{}", percent_encode(&name)));
         assert!(answer.contains("\"fence\":"), "{answer}");
+        let exists = raw.run(&[b"EXISTS", &key]).unwrap();
+        assert_eq!(exists, redis::Value::Int(1), "{}", key.escape_ascii());
+    }
+    assert_eq!(raw.must::<usize>(&["DBSIZE"]), golden_keys().len());
+}
+
+#[test]
+fn the_command_line_makes_the_golden_keys() {
+    let server = Server::start(&[]).unwrap();
+    let mut raw = Raw::connect(&server);
+    for (name, key) in golden_keys() {
+        let output = Command::new(env!("CARGO_BIN_EXE_redlatch"))
+            .args(["acquire", "--format", "json", "--"])
+            .arg(OsStr::from_bytes(&name))
+            .env("REDLATCH_URL", server.url())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let exists = raw.run(&[b"EXISTS", &key]).unwrap();
         assert_eq!(exists, redis::Value::Int(1), "{}", key.escape_ascii());
     }

@@ -45,12 +45,9 @@ impl<'a> Runner<'a> {
     pub fn run(&mut self, case: &Case) -> Result<(), String> {
         let _: String = self.raw.must(&["REPLICAOF", "NO", "ONE"]);
         let _: String = self.raw.must(&["CONFIG", "SET", "maxmemory", "0"]);
+        let _: String = self.raw.must(&["ACL", "SETUSER", "default", "allchannels"]);
         let _: String = self.raw.must(&["FLUSHALL"]);
-        let first = case.steps.iter().find_map(|step| match &step.action {
-            Action::Call { script, .. } => Some(script.as_str()),
-            _ => None,
-        });
-        let first = first.expect("a case calls a script");
+        let first = case.steps.iter().find_map(Step::script).expect("a case calls a script");
         let mut run = Run {
             server: self.server,
             raw: &mut self.raw,
@@ -89,6 +86,12 @@ impl Run<'_> {
             Action::Redis { words, expected } => self.redis(words, expected),
             Action::Passes { ms } => {
                 self.pass(*ms);
+                Ok(())
+            }
+            Action::EarlyInASecond => {
+                while self.time() % 1_000_000 > 20_000 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
                 Ok(())
             }
             Action::Subscribe { channel } => {

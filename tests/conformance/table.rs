@@ -19,6 +19,16 @@ pub struct Step {
     pub action: Action,
 }
 
+impl Step {
+    /// The script that this step calls, if it calls one.
+    pub fn script(&self) -> Option<&str> {
+        match &self.action {
+            Action::Call { script, .. } => Some(script),
+            _ => None,
+        }
+    }
+}
+
 pub enum Action {
     Call {
         script: String,
@@ -32,6 +42,7 @@ pub enum Action {
     Passes {
         ms: u64,
     },
+    EarlyInASecond,
     Subscribe {
         channel: String,
     },
@@ -178,6 +189,7 @@ fn action(tokens: &[&str]) -> Result<Action, String> {
     };
     Ok(match *words {
         ["passes", ms] => Action::Passes { ms: ms.parse().map_err(|_| "passes how many milliseconds?")? },
+        ["early_in_a_second"] => Action::EarlyInASecond,
         ["subscribe", channel] => Action::Subscribe { channel: channel.to_owned() },
         ["unsubscribe", channel] => Action::Unsubscribe { channel: channel.to_owned() },
         ["hears", channel, "nothing"] => Action::Hears { channel: channel.to_owned(), words: None },

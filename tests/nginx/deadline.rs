@@ -1,7 +1,7 @@
 //! A lease is not used a moment longer than this machine can prove it.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{fence, number, redis_and_nginx, text};
 use crate::support::nginx::Config;
@@ -34,8 +34,8 @@ fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
     let first = nginx.call("hold", &[("name", "n")]);
     signal(redis.pid(), "STOP");
     let late = thread::scope(|scope| {
-        let late = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.3")]));
-        thread::sleep(Duration::from_millis(500));
+        let late = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.5")]));
+        thread::sleep(Duration::from_millis(1000));
         signal(redis.pid(), "CONT");
         late.join().unwrap()
     });
@@ -47,15 +47,55 @@ fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
 #[test]
 fn extend_to_less_counts_from_when_it_was_sent_even_if_no_reply_comes() {
     let (redis, nginx) = redis_and_nginx();
-    let params = [("name", "n"), ("ttl", "60"), ("hold", "0.3"), ("extend", "0.5"), ("o.timeout", "0.2")];
+    let params = [("name", "n"), ("ttl", "60"), ("hold", "1"), ("extend", "2"), ("o.timeout", "1")];
     thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
         signal(redis.pid(), "STOP");
+        let stopped = Instant::now();
         let answer = holder.join().unwrap();
+        assert!(stopped.elapsed() < Duration::from_secs(10), "the lease of 60 s is not relied on any more");
         signal(redis.pid(), "CONT");
         assert!(number(&answer, "before") > 50.0, "{answer}");
         assert_eq!(text(&answer, "error"), "lost", "{answer}");
         assert_eq!(number(&answer, "remaining"), 0.0);
     });
+}
+
+#[test]
+fn a_lease_that_is_over_here_stays_lost_even_if_the_server_would_extend_it() {
+    let (redis, nginx) = redis_and_nginx();
+    let params = [("name", "n"), ("ttl", "2"), ("hold", "2.1"), ("extend", "10")];
+    let answer = thread::scope(|scope| {
+        let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
+        super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
+        let owner: String = super::ask(&redis, &["HGET", "redlatch:m1:n", "owner"]);
+        let elsewhere = nginx.call("extend", &[("name", "n"), ("owner", &owner), ("ttl", "60")]);
+        assert!(number(&elsewhere, "remaining") > 59.0, "{elsewhere}");
+        holder.join().unwrap()
+    });
+    assert_eq!(text(&answer, "error"), "lost", "{answer}");
+}
+
+#[test]
+fn two_extends_at_the_same_time_promise_no_more_than_the_shorter_one() {
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis)
+        .locations(
+            r#"location = /both {
+                content_by_lua_block {
+                    local lease = assert(require("resty.redlatch").new(require("handler").defaults):acquire("n"))
+                    for _, ttls in ipairs { { 5, 60 }, { 60, 5 } } do
+                        local first = ngx.thread.spawn(lease.extend, lease, ttls[1])
+                        local second = ngx.thread.spawn(lease.extend, lease, ttls[2])
+                        assert(select(2, ngx.thread.wait(first)) and select(2, ngx.thread.wait(second)))
+                        ngx.say(lease:remaining() > 4 and lease:remaining() < 5)
+                    end
+                    assert(lease:extend(60))
+                    ngx.say(lease:remaining() > 59)
+                }
+            }"#,
+        )
+        .start();
+    assert_eq!(nginx.get("/both"), (200, "true\ntrue\ntrue\n".to_owned()), "{}", nginx.error_log());
 }

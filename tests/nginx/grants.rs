@@ -101,7 +101,8 @@ fn workers_exclude_each_other() {
 #[test]
 fn no_two_owner_tokens_are_equal_across_workers() {
     let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(4).start();
+    // A token that is made before the fork must not give all workers the same client id.
+    let nginx = Config::redis(&redis).workers(4).options("label = require('resty.redlatch.owner').token()").start();
     let seen = Mutex::new((HashSet::new(), HashSet::new(), 0));
     thread::scope(|scope| {
         for _ in 0..8 {

@@ -20,7 +20,7 @@ fn holder(nginx: &Nginx) -> u32 {
 fn the_lock_of_a_killed_worker_is_free_after_its_ttl() {
     let (_redis, nginx) = redis_and_nginx();
     thread::scope(|scope| {
-        let cut = scope.spawn(|| nginx.get(&Nginx::path("hold", &[("name", "n"), ("ttl", "1"), ("hold", "30")])));
+        let cut = scope.spawn(|| nginx.get(&Nginx::path("hold", &[("name", "n"), ("ttl", "3"), ("hold", "30")])));
         signal(holder(&nginx), "KILL");
         assert_eq!(cut.join().unwrap().0, 0, "the holder's client is cut off");
     });
@@ -53,7 +53,7 @@ fn a_worker_that_slept_past_its_lease_neither_keeps_it_nor_ends_the_next_one() {
     let (redis, nginx) = redis_and_nginx();
     let other = Config::redis(&redis).start();
     thread::scope(|scope| {
-        let sleeper = scope.spawn(|| nginx.call("hold", &[("name", "n"), ("ttl", "0.4"), ("hold", "0.3")]));
+        let sleeper = scope.spawn(|| nginx.call("hold", &[("name", "n"), ("ttl", "1.4"), ("hold", "1.2")]));
         let worker = holder(&nginx);
         signal(worker, "STOP");
         let next = other.call("acquire", &[("name", "n"), ("wait", "20"), ("ttl", "60")]);
@@ -69,7 +69,7 @@ fn a_worker_that_slept_past_its_lease_neither_keeps_it_nor_ends_the_next_one() {
 #[test]
 fn a_client_that_hangs_up_does_not_keep_the_worker_from_releasing() {
     let (_redis, nginx) = redis_and_nginx();
-    let client = nginx.send(&Nginx::path("hold", &[("name", "n"), ("ttl", "60"), ("hold", "0.3")]));
+    let client = nginx.send(&Nginx::path("hold", &[("name", "n"), ("ttl", "60"), ("hold", "1")]));
     holder(&nginx);
     drop(client);
     until("it is released", || inspect(&nginx, "n")[0] == 2);
@@ -93,12 +93,12 @@ fn a_restarted_server_is_used_again_without_an_error() {
 #[test]
 fn a_lost_reply_is_asked_for_again_by_the_same_owner() {
     let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.3").start();
+    let nginx = Config::redis(&redis).workers(1).options("timeout = 1").start();
     nginx.call("hold", &[("name", "n")]);
     signal(redis.pid(), "STOP");
     let lease = thread::scope(|scope| {
         let waiter = scope.spawn(|| nginx.call("try_acquire", &[("name", "n")]));
-        thread::sleep(Duration::from_millis(450));
+        thread::sleep(Duration::from_millis(1400));
         signal(redis.pid(), "CONT");
         waiter.join().unwrap()
     });
@@ -110,14 +110,18 @@ fn a_lost_reply_is_asked_for_again_by_the_same_owner() {
 fn a_release_whose_reply_is_lost_is_still_a_release() {
     for family in ["mutex", "plain"] {
         let redis = Server::start(&[]).unwrap();
-        let nginx = Config::redis(&redis).workers(1).options("timeout = 0.3").start();
+        let nginx = Config::redis(&redis).workers(1).options("timeout = 1").start();
         let params = [("name", "n"), ("ttl", "60"), ("hold", "0.2"), ("o.family", family)];
+        nginx.call("hold", &params);
+        ask::<()>(&redis, &["CONFIG", "RESETSTAT"]);
         let key = if family == "plain" { "n" } else { "redlatch:m1:n" };
         let answer = thread::scope(|scope| {
             let holder = scope.spawn(|| nginx.call("hold", &params));
-            until("it is held", || ask::<i64>(&redis, &["EXISTS", key]) == 1);
+            until("it is held", || {
+                ask::<i64>(&redis, &["EXISTS", key]) == 1 && (family == "plain" || inspect(&nginx, "n")[0] == 1)
+            });
             signal(redis.pid(), "STOP");
-            thread::sleep(Duration::from_millis(650));
+            thread::sleep(Duration::from_millis(1700));
             signal(redis.pid(), "CONT");
             holder.join().unwrap()
         });
@@ -131,7 +135,7 @@ fn a_release_whose_reply_is_lost_is_still_a_release() {
 #[test]
 fn an_acquire_that_nobody_waits_for_any_more_is_not_granted_later() {
     let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.2").start();
+    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.5").start();
     nginx.call("hold", &[("name", "n")]);
     signal(redis.pid(), "STOP");
     let answer = nginx.call("try_acquire", &[("name", "n")]);
@@ -144,7 +148,7 @@ fn an_acquire_that_nobody_waits_for_any_more_is_not_granted_later() {
 #[test]
 fn lua_resty_redis_104_a_connection_that_timed_out_is_closed_not_pooled() {
     let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.2").start();
+    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.5").start();
     nginx.call("hold", &[("name", "n")]);
     for round in 0..5 {
         signal(redis.pid(), "STOP");

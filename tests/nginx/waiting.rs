@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{ask, fence, inspect, number, redis_and_nginx, text, until};
+use crate::support::nginx::Nginx;
 
 #[test]
 fn a_waiter_gets_the_lock_soon_after_its_release() {
@@ -17,7 +18,7 @@ fn a_waiter_gets_the_lock_soon_after_its_release() {
         let (lease, granted) = waiter.join().unwrap();
         assert!(fence(&lease) > fence(&first), "{lease}");
         assert!(number(&lease, "remaining") > 9.0, "the whole TTL, not the claim: {lease}");
-        assert!(granted - released < Duration::from_secs(1), "took {:?}", granted - released);
+        assert!(granted - released < Duration::from_secs(3), "took {:?}", granted - released);
     });
 }
 
@@ -36,7 +37,7 @@ fn the_wait_ends_at_its_limit_and_leaves_no_place_behind() {
     let started = Instant::now();
     let refusal = nginx.call("acquire", &[("name", "n"), ("wait", "0.3")]);
     assert!(started.elapsed() >= Duration::from_millis(299));
-    assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
     assert_eq!(text(&refusal, "error"), "held");
     assert!(number(&refusal, "remaining") > 50.0);
     let seen = inspect(&nginx, "n");
@@ -70,11 +71,7 @@ fn waiters_are_served_in_the_order_of_arrival() {
 fn a_waiter_that_died_costs_the_others_no_more_than_its_window() {
     let (_redis, nginx) = redis_and_nginx();
     let first = nginx.call("try_acquire", &[("name", "n"), ("ttl", "60")]);
-    // A place with a window of 0.3 s that nobody comes back for.
-    let args = ["dead:1", "10000", "300", "300", "0", "0", "3600000", "", "", "0"];
-    let mut params = vec![("script", "mutex/acquire"), ("key", "redlatch:m1:n")];
-    params.extend(args.map(|arg| ("a", arg)));
-    assert_eq!(nginx.call("raw", &params)["reply"][0], 2);
+    join(&nginx, "dead:1", "300", "dead");
     thread::scope(|scope| {
         let waiter = scope.spawn(|| nginx.call("acquire", &[("name", "n"), ("wait", "20")]));
         until("both are in the queue", || inspect(&nginx, "n")[6] == 2);
@@ -82,25 +79,39 @@ fn a_waiter_that_died_costs_the_others_no_more_than_its_window() {
         nginx.call("release", &[("name", "n"), ("owner", text(&first, "owner"))]);
         let lease = waiter.join().unwrap();
         assert!(lease["fence"].is_string(), "{lease}");
-        assert!(released.elapsed() < Duration::from_secs(2), "took {:?}", released.elapsed());
+        assert!(released.elapsed() < Duration::from_millis(2500), "took {:?}", released.elapsed());
     });
+}
+
+/// A waiter that never comes back, at the end of the queue of `n`.
+fn join(nginx: &Nginx, owner: &str, window_ms: &str, label: &str) {
+    let args = [owner, "10000", window_ms, window_ms, "0", "0", "3600000", label, "", "0"];
+    let mut params = vec![("script", "mutex/acquire"), ("key", "redlatch:m1:n")];
+    params.extend(args.map(|arg| ("a", arg)));
+    assert_eq!(nginx.call("raw", &params)["reply"][0], 2);
+}
+
+#[test]
+fn a_try_goes_past_any_number_of_dead_waiters() {
+    let (_redis, nginx) = redis_and_nginx();
+    nginx.call("try_acquire", &[("name", "n"), ("ttl", "5")]);
+    (0..300).for_each(|i| join(&nginx, &format!("dead:{i}"), "5000", "dead"));
+    until("nobody holds it", || inspect(&nginx, "n")[0] == 2);
+    until("all are dead", || inspect(&nginx, "n")[7].as_array().unwrap().iter().all(|waiter| waiter[2] == 0));
+    assert_eq!(inspect(&nginx, "n")[6], 300);
+    assert!(nginx.call("try_acquire", &[("name", "n")])["fence"].is_string());
 }
 
 #[test]
 fn a_release_goes_past_any_number_of_dead_waiters() {
     let (_redis, nginx) = redis_and_nginx();
     let first = nginx.call("try_acquire", &[("name", "n"), ("ttl", "60")]);
-    let join = |owner: &str, window_ms: &str, label: &str| {
-        let args = [owner, "10000", window_ms, "3000", "0", "0", "3600000", label, "", "0"];
-        let mut params = vec![("script", "mutex/acquire"), ("key", "redlatch:m1:n")];
-        params.extend(args.map(|arg| ("a", arg)));
-        assert_eq!(nginx.call("raw", &params)["reply"][0], 2);
-    };
     // Windows that are open until all of them wait, so that none of them drops the ones before.
-    (0..300).for_each(|i| join(&format!("dead:{i}"), "2000", "dead"));
-    join("alive:1", "60000", "alive");
-    thread::sleep(Duration::from_millis(2001));
-    assert_eq!(inspect(&nginx, "n")[6], 301);
+    (0..300).for_each(|i| join(&nginx, &format!("dead:{i}"), "5000", "dead"));
+    join(&nginx, "alive:1", "60000", "alive");
+    until("all but one are dead", || {
+        inspect(&nginx, "n")[7].as_array().unwrap().iter().filter(|waiter| waiter[2] == 0).count() == 300
+    });
     nginx.call("release", &[("name", "n"), ("owner", text(&first, "owner"))]);
     let seen = inspect(&nginx, "n");
     assert_eq!((&seen[0], &seen[4]), (&1.into(), &"alive".into()), "{seen}");

@@ -98,9 +98,19 @@ impl Nginx {
     pub fn refusal(config: &Config) -> String {
         let folder = Folder::new();
         fs::write(folder.0.join("nginx.conf"), config.fill(&folder)).unwrap();
-        let output = nginx(&folder.0).output().expect("nginx is installed");
-        assert!(!output.status.success(), "it does start");
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        let stderr = fs::File::create(folder.0.join("stderr")).unwrap();
+        let child = nginx(&folder.0).stderr(stderr).spawn().expect("nginx is installed");
+        let mut nginx = Self { child, socket: folder.0.join("http.sock"), folder };
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = nginx.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(started.elapsed() < STARTUP, "it does start");
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert!(!status.success());
+        nginx.read("stderr")
     }
 
     /// Starts nginx with `conf`, which listens on the unix socket `socket` inside `folder`.

@@ -78,7 +78,7 @@ end
 -- others ask the less often the further back they are, and often enough to keep their place (which lasts `claim`).
 function _M.pause(lock, attempt, remaining, position)
   position = position or 1
-  local pause = min(max(0.02, 0.01 * position), min(lock.claim, attempt.ttl) / 3)
+  local pause = min(max(0.02, 0.01 * position), 1, lock.claim / 3, attempt.ttl / 3)
   if position == 1 or remaining == 0 then
     pause = min(pause, remaining + 0.001)
   end
