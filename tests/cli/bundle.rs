@@ -372,3 +372,9 @@ fn completions_and_manual_pages_know_every_verb() {
         answer(2, "", "redlatch: no verb is called \"nothing\"\n  hint: `redlatch help` lists them\n")
     );
 }
+
+#[test]
+fn the_lua_module_in_the_repository_is_what_export_writes() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/lua/lib/resty/redlatch/scripts.lua");
+    assert_eq!(Cli::new(&["export", "--as", "lua", "--out", file, "--check"]).answer(), answer(0, "", ""));
+}

@@ -118,9 +118,8 @@ impl Running {
             status.is_some()
         });
         let status = status.expect("the program has ended");
-        for reader in self.readers.take().expect("nobody has read") {
-            reader.join().expect("the output is read");
-        }
+        let readers = self.readers.take().expect("nobody has read");
+        until("nobody has its stdout and stderr any more", || readers.iter().all(JoinHandle::is_finished));
         Answer {
             status: status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)),
             stdout: text(&self.stdout),

@@ -42,15 +42,10 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
 }
 
 async fn grant(lock: &Lock<Mutex>, options: &AcquireOptions) -> Result<Attempt<Mutex>, Failure> {
-    let attempt = match options.wait {
+    Ok(match options.wait {
         Some(limit) => lock.acquire_within(limit).await?,
         None => lock.try_acquire().await?,
-    };
-    if let Attempt::Granted(lease) = &attempt {
-        // A hand-off gives a short lease, which is to be claimed.
-        lease.extend(options.ttl).await?;
-    }
-    Ok(attempt)
+    })
 }
 
 fn leave_held(options: &AcquireOptions, lease: Lease, file: Option<OwnerFile>) -> Result<Outcome, Failure> {

@@ -98,7 +98,9 @@ async fn grant(lock: &Lock<Mutex>, options: &RunOptions) -> Result<Attempt<Mutex
         Some(limit) => lock.acquire_within(limit).await?,
         None => Attempt::Granted(lock.acquire().await?),
     };
-    if let Attempt::Granted(lease) = &attempt {
+    if let Attempt::Granted(lease) = &attempt
+        && lease.remaining() < options.ttl / 2
+    {
         // A hand-off gives a short lease, which may be less than what is kept back for stopping the command.
         lease.extend(options.ttl).await?;
     }
