@@ -2,7 +2,7 @@
 //!
 //! ```
 //! # use std::time::Duration;
-//! # redlatch::doc::with_server(async |url| {
+//! # redlatch::private_server::with_server(async |url| {
 //! let client = redlatch::Client::connect(&url).await?;
 //! let lease = client.mutex("orders/42")?.acquire().await?;
 //! // Send the fence along with every write, so that the resource can refuse a holder that came too late.
@@ -37,10 +37,10 @@ pub mod bundle;
 pub mod call;
 mod client;
 mod clock;
-#[doc(hidden)]
-pub mod doc;
 mod error;
 mod fence;
+#[doc(hidden)]
+pub mod private_server;
 pub mod protocol;
 
 pub use call::{Name, Namespace};

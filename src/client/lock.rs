@@ -59,7 +59,7 @@ impl Deref for Target {
 ///
 /// ```
 /// # use std::time::Duration;
-/// # redlatch::doc::with_server(async |url| {
+/// # redlatch::private_server::with_server(async |url| {
 /// # let client = redlatch::Client::connect(&url).await?;
 /// let nightly = client.mutex("nightly-report")?.ttl(Duration::from_secs(60))?;
 /// match nightly.acquire_within(Duration::from_secs(5)).await? {

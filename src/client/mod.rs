@@ -38,7 +38,7 @@ pub use lock::{Attempt, Held, Lock, Mutex, Plain};
 ///
 /// ```
 /// # use std::time::Duration;
-/// # redlatch::doc::with_server(async |url| {
+/// # redlatch::private_server::with_server(async |url| {
 /// let client = redlatch::Client::builder().namespace("shop").ttl(Duration::from_secs(30)).connect(&url).await?;
 /// assert!(client.mutex("stock")?.try_acquire().await?.granted().is_some());
 /// # Ok(()) });

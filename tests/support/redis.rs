@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-pub use redlatch::doc::PrivateServer as Server;
+pub use redlatch::private_server::PrivateServer as Server;
 
 /// A plain Redis connection: what a caller without our client sees.
 pub struct Raw {

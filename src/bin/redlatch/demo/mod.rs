@@ -5,7 +5,7 @@ mod report;
 mod sale;
 
 use redlatch::Client;
-use redlatch::doc::PrivateServer;
+use redlatch::private_server::PrivateServer;
 
 use report::{Race, Report};
 use sale::{Sale, Shop};

@@ -1,4 +1,4 @@
-//! A private server for the examples in the documentation.
+//! A redis-server of our own, for the demo, the tests and the examples in the documentation.
 
 use std::{
     path::PathBuf,
