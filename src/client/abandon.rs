@@ -5,7 +5,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Client, lock::Target};
+use super::{Client, target::Target};
 use crate::{call::Caller, clock, protocol::Moment};
 
 /// An owner token that nobody waits for any more.

@@ -12,12 +12,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Client, MAX_TTL,
-    abandon::Guard,
-    check_range,
-    lock::{Mutex, Target},
-};
+use super::{Client, MAX_TTL, abandon::Guard, check_range, lock::Mutex, target::Target};
 use crate::{
     Error, ErrorKind, Fence, Name, clock,
     protocol::{Moment, Tenure},

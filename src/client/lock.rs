@@ -1,6 +1,6 @@
 //! Acquiring: one try, or a place in the queue until the lease is granted.
 
-use std::{marker::PhantomData, ops::Deref, sync::Arc, time::Duration};
+use std::{marker::PhantomData, time::Duration};
 
 use super::{
     Client, MAX_TTL,
@@ -8,20 +8,17 @@ use super::{
     check_range,
     inbox::{Listener, Wake},
     lease::Lease,
+    target::{Family, RETRY_PAUSE, Target},
 };
 use crate::{
     Error, ErrorKind, Fence, Name,
-    call::{Acquire, AcquireArgs, Caller, Extend, PlainAcquire, PlainExtend, PlainRelease, Release},
+    call::{Acquire, AcquireArgs, Caller, PlainAcquire},
     clock,
     protocol::{Moment, Tenure, Waiter},
 };
 
 /// How long a call goes on asking when the server does not answer, beyond its timeout: a fail-over takes seconds.
 const OUTAGE: Duration = Duration::from_secs(10);
-/// Pause before a command is repeated that got no answer.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Releases of one lock that skip dead waiters before the rest is left to the waiters themselves.
-const RELEASE_ROUNDS: usize = 2000;
 
 /// Family of locks with a FIFO queue and a fence.
 #[derive(Clone, Copy, Debug)]
@@ -30,30 +27,6 @@ pub struct Mutex;
 /// Family of locks on the user's own key, without queue and fence.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    Mutex,
-    Plain,
-}
-
-/// The key that a lock's scripts run on. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Target(Arc<Key>);
-
-pub(super) struct Key {
-    pub(super) family: Family,
-    pub(super) name: Name,
-    pub(super) key: Vec<u8>,
-}
-
-impl Deref for Target {
-    type Target = Key;
-
-    fn deref(&self) -> &Key {
-        &self.0
-    }
-}
 
 /// A lock that can be acquired: a name, and how its leases are to be.
 ///
@@ -351,70 +324,6 @@ impl<F> Lock<F> {
 
     fn lease(&self, owner: String, fence: Fence, tenure: Tenure, guard: Guard) -> Lease<F> {
         Lease::start(self.client.clone(), self.target.clone(), owner, fence, tenure, guard)
-    }
-}
-
-impl Target {
-    pub(super) fn new(family: Family, name: Name, key: Vec<u8>) -> Self {
-        Self(Arc::new(Key { family, name, key }))
-    }
-
-    pub(super) async fn extend(&self, client: &Client, owner: &str, ttl: Duration) -> Result<(), Error> {
-        let caller = &client.shared.caller;
-        let kept = match self.family {
-            Family::Mutex => {
-                let reply = caller.extend(&self.key, owner, ttl, client.shared.settings.retention).await?;
-                matches!(reply, Extend::Extended { .. })
-            }
-            Family::Plain => {
-                matches!(caller.plain_extend(&self.key, owner.as_bytes(), ttl).await?, PlainExtend::Extended { .. })
-            }
-        };
-        if kept { Ok(()) } else { Err(Error::lost(&self.name)) }
-    }
-
-    /// Releases and repeats what got no answer until `until`.
-    pub(super) async fn release(&self, caller: &Caller, owner: &str, until: Moment) -> Result<(), Error> {
-        let mut unanswered = false;
-        loop {
-            match self.release_once(caller, owner).await {
-                Ok(true) => return Ok(()),
-                Ok(false) if unanswered => {
-                    return Err(Error::new(
-                        ErrorKind::Unknown,
-                        format!("unknown whether the release of {} came in time: its first reply was lost", self.name),
-                    ));
-                }
-                Ok(false) => return Err(Error::lost(&self.name)),
-                Err(error) if error.is_retryable() && clock::now() < until => {
-                    unanswered |= error.kind() == ErrorKind::Unknown;
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Whether the lease or the place was the owner's to give back.
-    async fn release_once(&self, caller: &Caller, owner: &str) -> Result<bool, Error> {
-        if self.family == Family::Plain {
-            return Ok(caller.plain_release(&self.key, owner.as_bytes()).await? == PlainRelease::Released);
-        }
-        let mut ours = None;
-        for _ in 0..RELEASE_ROUNDS {
-            let (outcome, more) = match caller.release(&self.key, owner).await? {
-                Release::Released { pending, .. }
-                | Release::HandedOff { pending, .. }
-                | Release::Left { pending, .. }
-                | Release::ReleasedBefore { pending, .. } => (true, pending),
-                Release::NotHeld { pending, .. } => (false, pending),
-            };
-            let ours = *ours.get_or_insert(outcome);
-            if !more {
-                return Ok(ours);
-            }
-        }
-        Ok(ours.unwrap_or(false))
     }
 }
 

@@ -5,6 +5,7 @@ mod inbox;
 mod keeper;
 mod lease;
 mod lock;
+mod target;
 
 use std::{
     sync::{
@@ -26,7 +27,7 @@ use crate::{
 use abandon::Cleanup;
 use inbox::Inbox;
 use keeper::Keeper;
-use lock::{Family, Target};
+use target::{Family, Target};
 
 pub use lease::Lease;
 pub use lock::{Attempt, Held, Lock, Mutex, Plain};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use redis::aio::MultiplexedConnection;
-use redlatch::{Client, doc::PrivateServer};
+use redlatch::{Client, private_server::PrivateServer};
 use tokio::runtime::Runtime;
 
 const COMPARE_AND_DELETE: &str =
