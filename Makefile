@@ -10,8 +10,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 .PHONY: demo test lint bench install deps-demo deps-test scripts
 
 demo: deps-demo
-	$(CARGO) build --release --bin redlatch
-	./target/release/redlatch demo
+	$(CARGO) run --bin redlatch -- demo
 
 test: deps-test lint
 	$(CARGO) test --lib --bins --test main

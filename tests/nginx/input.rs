@@ -66,9 +66,8 @@ fn times_out_of_range_throw() {
 fn owners_out_of_range_throw() {
     let (_redis, nginx) = redis_and_nginx();
     for op in ["extend", "release"] {
-        let message = "redlatch: owner must not contain white space";
+        let message = "redlatch: owner must not contain spaces";
         throws(&nginx, op, &[("name", "n"), ("owner", "a b")], message);
-        throws(&nginx, op, &[("name", "n"), ("owner", "a\tb")], message);
         let message = "redlatch: owner must be a string of 1 to 128 bytes, not of 129";
         throws(&nginx, op, &[("name", "n"), ("owner", &"x".repeat(129))], message);
     }

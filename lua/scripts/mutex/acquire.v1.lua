@@ -5,7 +5,7 @@
 @redis 6.2
 @complexity O(1): at most 64 places of the queue are looked at in one call
 @key lock: hash, all state of one lock
-@arg owner: owner token of this attempt, 1 to 128 bytes without white space
+@arg owner: owner token of this attempt, 1 to 128 bytes without spaces
 @arg ttl_ms: length of the lease, 1 to 2678400000
 @arg queue_ms: how long the place in the queue stays alive from now, 1 to 60000; 0 to try without waiting
 @arg claim_ms: length of the lease that a hand-off gives to this waiter, 1 to 60000
@@ -13,7 +13,7 @@
 @arg fence_floor: the highest fence the caller has seen for this lock; 0 for none
 @arg retention_ms: how long the fence is kept after lease and queue, 60000 to 2678400000
 @arg label: who asks, for people, 0 to 128 bytes
-@arg inbox: channel that hears of a hand-off, 0 to 768 bytes without white space; empty for none
+@arg inbox: channel that hears of a hand-off, 0 to 768 bytes without spaces; empty for none
 @arg inbox_here: 1 when the inbox is subscribed on this very server (no receiver proves the waiter gone), else 0
 @reply 1 granted: remaining_ms, now_us, fence
 @reply 2 queued: remaining_ms, now_us, position
@@ -57,14 +57,14 @@ end
 if not retention_ms or retention_ms < 60000 or retention_ms > 2678400000 then
   return redis.error_reply('BADARG retention_ms must be 60000 to 2678400000')
 end
-if #owner < 1 or #owner > 128 or string.find(owner, '%s') then
-  return redis.error_reply('BADARG owner must be 1 to 128 bytes without white space')
+if #owner < 1 or #owner > 128 or string.find(owner, ' ', 1, true) then
+  return redis.error_reply('BADARG owner must be 1 to 128 bytes without spaces')
 end
 if #label > 128 then
   return redis.error_reply('BADARG label must be 0 to 128 bytes')
 end
-if #inbox > 768 or string.find(inbox, '%s') then
-  return redis.error_reply('BADARG inbox must be 0 to 768 bytes without white space')
+if #inbox > 768 or string.find(inbox, ' ', 1, true) then
+  return redis.error_reply('BADARG inbox must be 0 to 768 bytes without spaces')
 end
 if inbox_here ~= '0' and inbox_here ~= '1' then
   return redis.error_reply('BADARG inbox_here must be 0 or 1')
@@ -152,7 +152,7 @@ local function first_open(from, to)
       budget = budget - 1
       if place then
         local window, lease, here, waiter, channel, who =
-          string.match(place, '^(%d+) (%d+) (%d) (%S+) (%S*) (.*)$')
+          string.match(place, '^(%d+) (%d+) (%d) ([^ ]+) ([^ ]*) (.*)$')
         if waiter == owner or window - now_ms > 0 then
           return from, waiter, lease, here, channel, who
         end

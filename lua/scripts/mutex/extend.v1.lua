@@ -5,7 +5,7 @@
 @redis 6.2
 @complexity O(1)
 @key lock: hash, all state of one lock
-@arg owner: owner token of the attempt that holds the lease, 1 to 128 bytes without white space
+@arg owner: owner token of the attempt that holds the lease, 1 to 128 bytes without spaces
 @arg ttl_ms: length of the lease from now, 1 to 2678400000
 @arg retention_ms: how long the fence is kept after the lease, 60000 to 2678400000
 @reply 1 extended: remaining_ms, now_us, fence
@@ -31,8 +31,8 @@ end
 if not retention_ms or retention_ms < 60000 or retention_ms > 2678400000 then
   return redis.error_reply('BADARG retention_ms must be 60000 to 2678400000')
 end
-if #owner < 1 or #owner > 128 or string.find(owner, '%s') then
-  return redis.error_reply('BADARG owner must be 1 to 128 bytes without white space')
+if #owner < 1 or #owner > 128 or string.find(owner, ' ', 1, true) then
+  return redis.error_reply('BADARG owner must be 1 to 128 bytes without spaces')
 end
 
 local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'fence')

@@ -70,7 +70,7 @@ local function first_open(from, to)
       budget = budget - 1
       if place then
         local window, lease, here, waiter, channel, who =
-          string.match(place, '^(%d+) (%d+) (%d) (%S+) (%S*) (.*)$')
+          string.match(place, '^(%d+) (%d+) (%d) ([^ ]+) ([^ ]*) (.*)$')
         if waiter == owner or window - now_ms > 0 then
           return from, waiter, lease, here, channel, who
         end

@@ -54,7 +54,7 @@ if #fields > 0 then
   local owners = {}
   for i, place in ipairs(places) do
     if place then
-      local window, waiter, who = string.match(place, '^(%d+) %d+ %d (%S+) %S* (.*)$')
+      local window, waiter, who = string.match(place, '^(%d+) %d+ %d ([^ ]+) [^ ]* (.*)$')
       owners[#owners + 1] = 'waiter:' .. waiter
       waiters[#waiters + 1] = {first + i - 1, 0, math.max(window - now_ms, 0), who}
     end

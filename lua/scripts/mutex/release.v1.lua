@@ -5,7 +5,7 @@
 @redis 6.2
 @complexity O(1): at most 64 places of the queue are looked at in one call
 @key lock: hash, all state of one lock
-@arg owner: owner token of the attempt that ends, 1 to 128 bytes without white space
+@arg owner: owner token of the attempt that ends, 1 to 128 bytes without spaces
 @reply 1 released: pending, now_us
 @reply 2 handed_off: pending, now_us
 @reply 3 left: pending, now_us
@@ -22,8 +22,8 @@ local owner = ARGV[1]
 if #KEYS ~= 1 or #ARGV ~= 1 then
   return redis.error_reply('BADARG mutex/release takes 1 key and 1 argument')
 end
-if #owner < 1 or #owner > 128 or string.find(owner, '%s') then
-  return redis.error_reply('BADARG owner must be 1 to 128 bytes without white space')
+if #owner < 1 or #owner > 128 or string.find(owner, ' ', 1, true) then
+  return redis.error_reply('BADARG owner must be 1 to 128 bytes without spaces')
 end
 
 local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'tail', 'fence', 'released')
@@ -80,7 +80,7 @@ local function first_open(from, to)
       budget = budget - 1
       if place then
         local window, lease, here, waiter, channel, who =
-          string.match(place, '^(%d+) (%d+) (%d) (%S+) (%S*) (.*)$')
+          string.match(place, '^(%d+) (%d+) (%d) ([^ ]+) ([^ ]*) (.*)$')
         if waiter == owner or window - now_ms > 0 then
           return from, waiter, lease, here, channel, who
         end

@@ -131,7 +131,7 @@ function _M.name_problem(value)
 end
 
 function _M.owner_problem(value)
-  local problem = bytes(1, 128)(value) or (value:find("%s") and "must not contain white space")
+  local problem = bytes(1, 128)(value) or (value:find(" ", 1, true) and "must not contain spaces")
   return problem and "redlatch: owner " .. problem
 end
 
