@@ -93,8 +93,8 @@ end
 
 if remaining_ms > 0 then
   if owner == lock[1] then
-    redis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))
-    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%d', now_ms + ttl_ms), 'granted_ms', ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))
+    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])
     return {1, ttl_ms, now_us, lock[4]}
   end
   if remaining_ms > tonumber(lock[3]) then
@@ -126,9 +126,9 @@ if lock[1] and not lock[2] then
 end
 
 if not lock[6] and remaining_ms == 0 then
-  redis.call('HSET', KEYS[1], 'owner', owner, 'deadline_ms', string.format('%d', now_ms + ttl_ms),
+  redis.call('HSET', KEYS[1], 'owner', owner, 'deadline_ms', string.format('%.0f', now_ms + ttl_ms),
     'granted_ms', ARGV[2], 'fence', fence, 'holder', now .. ' ' .. label, 'released', released)
-  redis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))
+  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))
   return {1, ttl_ms, now_us, fence}
 end
 
@@ -188,7 +188,7 @@ local function hand_off()
       end
     else
       redis.call('HDEL', KEYS[1], 'place:' .. ticket, 'waiter:' .. waiter)
-      redis.call('HSET', KEYS[1], 'owner', waiter, 'deadline_ms', string.format('%d', now_ms + lease),
+      redis.call('HSET', KEYS[1], 'owner', waiter, 'deadline_ms', string.format('%.0f', now_ms + lease),
         'granted_ms', lease, 'fence', fence, 'holder', now .. ' ' .. who, 'released', released)
       return 'granted', tonumber(lease)
     end
@@ -229,9 +229,9 @@ if remaining_ms == 0 then
       head = ticket + 1
     end
     save_queue()
-    redis.call('HSET', KEYS[1], 'owner', owner, 'deadline_ms', string.format('%d', now_ms + ttl_ms),
+    redis.call('HSET', KEYS[1], 'owner', owner, 'deadline_ms', string.format('%.0f', now_ms + ttl_ms),
       'granted_ms', ARGV[2], 'fence', fence, 'holder', now .. ' ' .. label, 'released', released)
-    redis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))
     return {1, ttl_ms, now_us, fence}
   end
   remaining_ms = lease_ms

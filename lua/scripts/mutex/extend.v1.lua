@@ -51,6 +51,6 @@ if owner ~= lock[1] or remaining_ms == 0 then
   return {2, remaining_ms, now_us}
 end
 -- PEXPIRE first: a full server accepts it, and then the HSET that follows.
-redis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))
-redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%d', now_ms + ttl_ms), 'granted_ms', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))
+redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])
 return {1, ttl_ms, now_us, lock[3]}

@@ -106,7 +106,7 @@ local function hand_off()
       end
     else
       redis.call('HDEL', KEYS[1], 'place:' .. ticket, 'waiter:' .. waiter)
-      redis.call('HSET', KEYS[1], 'owner', waiter, 'deadline_ms', string.format('%d', now_ms + lease),
+      redis.call('HSET', KEYS[1], 'owner', waiter, 'deadline_ms', string.format('%.0f', now_ms + lease),
         'granted_ms', lease, 'fence', fence, 'holder', now .. ' ' .. who, 'released', released)
       return 'granted', tonumber(lease)
     end
