@@ -39,8 +39,8 @@ pub fn known_faults() -> Vec<Mutant> {
             "a retry writes HSET first on a full server",
             acquire,
             &[(
-                "    redis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))\n    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%d', now_ms + ttl_ms), 'granted_ms', ARGV[2])\n",
-                "    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%d', now_ms + ttl_ms), 'granted_ms', ARGV[2])\n    redis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))\n",
+                "    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])\n",
+                "    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])\n    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n",
             )],
         ),
         mutant("the lease is twice as long as told", acquire, &[("now_ms + ttl_ms", "now_ms + 2 * ttl_ms")]),
@@ -117,10 +117,10 @@ pub fn known_faults() -> Vec<Mutant> {
             "extend writes HSET first on a full server",
             extend,
             &[
-                ("redis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))\n", ""),
+                ("redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n", ""),
                 (
                     "'granted_ms', ARGV[2])\n",
-                    "'granted_ms', ARGV[2])\nredis.call('PEXPIRE', KEYS[1], string.format('%d', ttl_ms + retention_ms))\n",
+                    "'granted_ms', ARGV[2])\nredis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n",
                 ),
             ],
         ),
