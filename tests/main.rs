@@ -10,3 +10,4 @@ mod peers;
 mod readme;
 mod scripts;
 mod support;
+mod torture;

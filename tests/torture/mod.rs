@@ -1,0 +1,217 @@
+//! Processes that use three locks while they are killed at random; a checker outside of them decides whether the locks
+//! kept their promises.
+//!
+//! The records are independent of the clients: the append-only file of the server with the locks, which has every grant
+//! in order, and a second server that plays the protected resource and notes every write that its fence check accepts.
+//! What the clients believed, from when to when, comes from their own logs.
+//!
+//! `REDLATCH_TORTURE_ACQUISITIONS` sets the number of acquisitions (100000 by default), `REDLATCH_TORTURE_SEED` the
+//! seed of all choices. The seed does not fix the order in which the processes run.
+
+mod checker;
+mod faults;
+mod fleet;
+mod histories;
+mod history;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use checker::check;
+use faults::Faults;
+use fleet::Fleet;
+use history::{Event, History, Section, Write};
+use redlatch::Client;
+
+use crate::support::{Raw, Server};
+
+const NAMES: [&str; 3] = ["torture/a", "torture/b", "torture/c"];
+const CLAIM: Duration = Duration::from_millis(300);
+/// Longer than any lease, claim or window.
+const QUIET: Duration = Duration::from_millis(1500);
+const STUCK: Duration = Duration::from_secs(30);
+
+/// A worker of the torture test when it is started as one; as a test of its own it has nothing to do.
+#[test]
+fn worker_process() {
+    if let Ok(orders) = std::env::var(worker::VARIABLE) {
+        worker::run(&serde_json::from_str(&orders).unwrap());
+    }
+}
+
+fn setting(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("the variable is a number"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_promise_breaks_while_holders_and_waiters_are_killed() {
+    let goal = setting("REDLATCH_TORTURE_ACQUISITIONS", 100_000);
+    let seed = setting("REDLATCH_TORTURE_SEED", fastrand::u64(..));
+    say(&format!("torture: {goal} acquisitions, seed {seed}"));
+    let mut choices = fastrand::Rng::with_seed(seed);
+    let options = ["--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0"];
+    let (locks, resource) = (Server::start(&options).unwrap(), Server::start(&[]).unwrap());
+    let logs = resource.socket().with_file_name("logs");
+    std::fs::create_dir(&logs).unwrap();
+    let (client, mut ledger) = (Client::connect(&locks.url()).await.unwrap(), Raw::connect(&resource));
+
+    let started = Instant::now();
+    let mut fleet = Fleet::start(&locks, &resource, logs, &mut choices);
+    let mut faults = Faults::default();
+    let mut progress = NAMES.map(|name| (name, 0, Instant::now()));
+    loop {
+        tokio::time::sleep(Duration::from_millis(choices.u64(150..900))).await;
+        faults.strike(&client, &mut fleet, &mut choices).await;
+        fleet.check_running();
+        for (name, value, changed) in &mut progress {
+            let now = field(&mut ledger, name, "value");
+            if now > *value {
+                (*value, *changed) = (now, Instant::now());
+            }
+            assert!(changed.elapsed() < STUCK, "nobody was granted {name} for {STUCK:?}");
+        }
+        let (rust, nginx) = (accepted(&mut ledger, "rust"), accepted(&mut ledger, "nginx"));
+        if rust + nginx >= goal && nginx * 10 >= goal && faults.have_bitten() {
+            break;
+        }
+        // A lock that was handed to nginx idles until the waiter asks again: a tenth of the leases is enough.
+        fleet.pause_requests(nginx * 9 > rust + 100);
+    }
+    ledger.must::<()>(&["SET", "over", "1"]);
+    let mut remarks = fleet.finish(Duration::from_secs(60));
+    let elapsed = started.elapsed();
+    remarks.extend(left_behind(&client, &mut Raw::connect(&locks)).await);
+
+    let lines = fleet.lines();
+    let history = gather(&locks, &mut ledger, &lines, &faults, remarks);
+    report(&history, &faults, &mut ledger, elapsed, seed);
+    let violations = check(&history);
+    assert!(
+        violations.is_empty(),
+        "seed {seed}: {} violations: {:#?}",
+        violations.len(),
+        &violations[..violations.len().min(20)]
+    );
+    assert!(faults.have_bitten(), "{faults:?}");
+}
+
+#[tokio::test]
+async fn what_is_left_behind_is_noticed() {
+    let server = Server::start(&[]).unwrap();
+    let (client, mut raw) = (Client::connect(&server.url()).await.unwrap(), Raw::connect(&server));
+    assert_eq!(left_behind(&client, &mut raw).await, [""; 0]);
+
+    let other = Client::connect(&server.url()).await.unwrap();
+    raw.must::<()>(&["HSET", "redlatch:m1:torture/a", "waiter:gone", "9 9"]);
+    let _held = other.mutex("torture/b").unwrap().acquire().await.unwrap();
+    raw.must::<()>(&["SET", "redlatch:m1:torture/c:queue", "1"]);
+    let remarks = left_behind(&client, &mut raw).await;
+    assert_eq!(remarks[0], "left behind in redlatch:m1:torture/a: waiter:gone");
+    assert_eq!(remarks[1], "torture/b is not free");
+    assert_eq!(remarks[2], "left behind: redlatch:m1:torture/c:queue");
+    assert!(remarks[3].starts_with("still subscribed: redlatch:inbox:"), "{remarks:?}");
+}
+
+/// What is wrong once everybody is gone and every lease and window is over.
+async fn left_behind(client: &Client, raw: &mut Raw) -> Vec<String> {
+    tokio::time::sleep(QUIET).await;
+    let mut remarks = Vec::new();
+    for name in NAMES {
+        match client.mutex(name).unwrap().try_acquire().await.unwrap().granted() {
+            Some(lease) => lease.release().await.unwrap(),
+            None => remarks.push(format!("{name} is not free")),
+        }
+        let key = format!("redlatch:m1:{name}");
+        let left_ms: i64 = raw.must(&["PTTL", &key]);
+        // One hour of retention behind a lease of ten seconds.
+        if !(1..=3_610_000).contains(&left_ms) {
+            remarks.push(format!("{key} stays for {left_ms} ms"));
+        }
+        let fields: Vec<String> = raw.must(&["HKEYS", &key]);
+        let queue = fields.iter().filter(|field| {
+            field.starts_with("place:")
+                || field.starts_with("waiter:")
+                || ["head", "tail", "parked"].contains(&&***field)
+        });
+        remarks.extend(queue.map(|field| format!("left behind in {key}: {field}")));
+    }
+    let keys: Vec<String> = raw.must(&["KEYS", "*"]);
+    let foreign = keys.iter().filter(|key| !NAMES.iter().any(|name| **key == format!("redlatch:m1:{name}")));
+    remarks.extend(foreign.map(|key| format!("left behind: {key}")));
+    let channels: Vec<String> = raw.must(&["PUBSUB", "CHANNELS"]);
+    remarks.extend(channels.iter().map(|channel| format!("still subscribed: {channel}")));
+    remarks
+}
+
+fn gather(locks: &Server, ledger: &mut Raw, lines: &[String], faults: &Faults, mut remarks: Vec<String>) -> History {
+    let mut sections = Vec::new();
+    for line in lines {
+        match (Section::parse(line), line.as_str()) {
+            (Some(section), _) => sections.push(section),
+            (None, "held" | "lost" | "killed") => {}
+            (None, _) => remarks.push(line.clone()),
+        }
+    }
+    let (mut writes, mut counters) = (BTreeMap::new(), BTreeMap::new());
+    for name in NAMES {
+        let entries: Vec<String> = ledger.must(&["LRANGE", &format!("writes:{name}"), "0", "-1"]);
+        writes.insert(name.to_owned(), entries.iter().filter_map(|entry| Write::parse(entry)).collect());
+        counters.insert(name.to_owned(), ledger.must(&["HGET", &format!("counter:{name}"), "value"]));
+    }
+    let folder = locks.socket().parent().unwrap().to_owned();
+    let events = history::read_append_only_file(&folder, "redlatch:m1:");
+    History { events, writes, counters, sections, deaths: faults.deaths.clone(), remarks }
+}
+
+fn report(history: &History, faults: &Faults, ledger: &mut Raw, elapsed: Duration, seed: u64) {
+    let (mut grants, mut queued) = (0, 0);
+    for events in history.events.values() {
+        let mut waiters = std::collections::HashSet::new();
+        for event in events {
+            match event {
+                Event::Queued { owner, .. } => drop(waiters.insert(owner)),
+                Event::Granted { owner, .. } => {
+                    grants += 1;
+                    queued += u32::from(waiters.contains(owner));
+                }
+                _ => {}
+            }
+        }
+    }
+    let count = |verdict: &str| history.sections.iter().filter(|section| section.verdict == verdict).count();
+    let stale: u64 =
+        NAMES.iter().map(|name| field(ledger, name, "stale_writes") + field(ledger, name, "stale_reads")).sum();
+    say(&format!(
+        "torture: seed {seed}, {:.1} s: {} writes from Rust, {} from nginx; {grants} leases, {queued} of them to \
+         waiters; {} sections kept, {} ended late, {stale} stale accesses refused; killed {} holders and {} waiters, \
+         stopped {} holders and {} waiters beyond their lease; {} of the killed \
+         were nginx workers",
+        elapsed.as_secs_f64(),
+        accepted(ledger, "rust"),
+        accepted(ledger, "nginx"),
+        count("kept"),
+        count("late"),
+        faults.holders_killed,
+        faults.waiters_killed,
+        faults.holders_stopped,
+        faults.waiters_stopped,
+        faults.nginx_killed,
+    ));
+}
+
+fn accepted(ledger: &mut Raw, kind: &str) -> u64 {
+    NAMES.iter().map(|name| field(ledger, name, &format!("accepted:{kind}"))).sum()
+}
+
+fn field(ledger: &mut Raw, name: &str, field: &str) -> u64 {
+    ledger.must::<Option<u64>>(&["HGET", &format!("counter:{name}"), field]).unwrap_or(0)
+}
+
+/// To the terminal also when the test succeeds, which the test harness would keep quiet.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
