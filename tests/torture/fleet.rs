@@ -176,8 +176,9 @@ fn request(nginx: &Nginx, choices: &mut fastrand::Rng) -> String {
     let wait = if choices.u32(..10) == 0 { 0 } else { choices.u64(1..1500) };
     let path = format!("/torture?name={name}&ttl={}&wait={}&hold=0", ttl as f64 / 1000.0, wait as f64 / 1000.0);
     match nginx.get(&path) {
-        (200, line) => line,
         (0, _) => "killed".to_owned(),
+        (200, line) if line.is_empty() => "killed".to_owned(),
+        (200, line) => line,
         (status, text) => format!("error status {status}: {text}"),
     }
 }

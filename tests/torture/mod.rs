@@ -127,7 +127,8 @@ async fn left_behind(client: &Client, raw: &mut Raw) -> Vec<String> {
         }
         let key = format!("redlatch:m1:{name}");
         let left_ms: i64 = raw.must(&["PTTL", &key]);
-        if !(1..=3_601_000 + 10_000).contains(&left_ms) {
+        // One hour of retention behind a lease of ten seconds.
+        if !(1..=3_610_000).contains(&left_ms) {
             remarks.push(format!("{key} stays for {left_ms} ms"));
         }
         let fields: Vec<String> = raw.must(&["HKEYS", &key]);
@@ -147,8 +148,14 @@ async fn left_behind(client: &Client, raw: &mut Raw) -> Vec<String> {
 }
 
 fn gather(locks: &Server, ledger: &mut Raw, lines: &[String], faults: &Faults, mut remarks: Vec<String>) -> History {
-    let sections: Vec<Section> = lines.iter().filter_map(|line| Section::parse(line)).collect();
-    remarks.extend(lines.iter().filter(|line| line.starts_with("error")).cloned());
+    let mut sections = Vec::new();
+    for line in lines {
+        match (Section::parse(line), line.as_str()) {
+            (Some(section), _) => sections.push(section),
+            (None, "held" | "lost" | "killed") => {}
+            (None, _) => remarks.push(line.clone()),
+        }
+    }
     let (mut writes, mut counters) = (BTreeMap::new(), BTreeMap::new());
     for name in NAMES {
         let entries: Vec<String> = ledger.must(&["LRANGE", &format!("writes:{name}"), "0", "-1"]);
