@@ -1,7 +1,7 @@
 # make demo    the flash sale, with and without the lock
 # make test    everything that must hold before a commit lands
 # make bench   server time, latency and throughput, beside the raw floor
-# make install LUA_LIB_DIR=/usr/share/lua/5.1    the nginx module
+# make install    the nginx module; OpenResty: LUA_LIB_DIR=/usr/local/openresty/site/lualib
 
 CARGO ?= cargo
 LUA_LIB_DIR ?= /usr/local/share/lua/5.1
@@ -29,7 +29,7 @@ bench: deps-test
 
 # After a change of a script that is not released yet: its digest and its copy for nginx.
 scripts:
-	cd lua/scripts && sha1sum */*.lua > SHA1SUMS
+	cd lua/scripts && LC_ALL=C sha1sum */*.lua > SHA1SUMS
 	$(CARGO) run --quiet --bin redlatch -- export --as lua --out lua/lib/resty/redlatch/scripts.lua
 
 install:

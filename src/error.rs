@@ -80,7 +80,7 @@ impl Error {
     pub(crate) fn unknown(what: impl fmt::Display, waited: Duration) -> Self {
         Self::new(
             ErrorKind::Unknown,
-            format!("unknown whether {what} ran: no reply within {waited:?}, the lease ends by its TTL if it did"),
+            format!("unknown whether {what} ran: no reply within {waited:?}, the server is stopped or out of reach"),
         )
     }
 

@@ -1,6 +1,8 @@
 //! A redis-server of our own, for the demo, the tests and the examples in the documentation.
 
 use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -20,10 +22,11 @@ impl PrivateServer {
     /// When the program is not there or does not start within ten seconds.
     pub fn start(options: &[&str]) -> std::io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("redlatch-{}", uuid::Uuid::new_v4().simple()));
-        std::fs::create_dir(&folder)?;
+        // Nobody else on this machine may reach the server: it has no password.
+        DirBuilder::new().mode(0o700).create(&folder)?;
         let process = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no"])
-            .args(["--unixsocket", "redis.sock", "--unixsocketperm", "777"])
+            .args(["--unixsocket", "redis.sock", "--unixsocketperm", "700"])
             .args(options)
             .current_dir(&folder)
             .stdin(Stdio::null())

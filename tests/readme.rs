@@ -30,6 +30,7 @@ fn the_rust_synopsis_is_the_example_that_runs() {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["readme::rust_synopsis", "--exact", "--nocapture"])
         .env("REDLATCH_URL", server.url())
+        .env("REDLATCH_SYNOPSIS", "run")
         .output()
         .unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -40,7 +41,7 @@ fn the_rust_synopsis_is_the_example_that_runs() {
 /// The body of the test above, in a process of its own that has the server's URL in its environment.
 #[test]
 fn rust_synopsis() {
-    if std::env::var_os("REDLATCH_URL").is_some() {
+    if std::env::var_os("REDLATCH_SYNOPSIS").is_some() {
         hold::run().unwrap();
     }
 }
@@ -66,6 +67,11 @@ fn the_shell_synopsis_runs() {
 #[test]
 fn the_nginx_synopsis_is_the_one_that_the_module_s_own_readme_runs() {
     assert_eq!(block(README, "nginx"), block(NGINX_README, "nginx"));
+}
+
+#[test]
+fn no_placeholder_is_left() {
+    assert!(!README.contains("_TABLE") && !README.contains("SYNOPSIS_"));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{Error, Fence};
 
-/// Arguments of `mutex/acquire`.
-#[derive(Clone, Debug)]
+/// Arguments of `mutex/acquire`. Not `Debug`: the owner token is a secret.
+#[derive(Clone)]
 pub struct AcquireArgs<'a> {
     /// Owner token of this attempt.
     pub owner: &'a str,

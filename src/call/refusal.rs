@@ -71,7 +71,7 @@ fn meaning(code: &str, detail: &str) -> (ErrorKind, Option<&'static str>) {
         "FENCEEXHAUSTED" => (Refused, Some("the fence has reached 2^53, use another lock name")),
         "READONLY" => (Refused, Some("this server is a read-only replica, connect to the primary")),
         "NOREPLICAS" => (Refused, Some("too few replicas are connected (min-replicas-to-write)")),
-        "MISCONF" => (Refused, Some("the server cannot write its snapshot to disk, see its log")),
+        "MISCONF" => (Refused, Some("the server cannot write its data to disk, see its log")),
         "NOAUTH" => (Refused, Some("the server needs a password, put it into the URL: redis://:PASSWORD@HOST")),
         "WRONGPASS" => (Refused, Some("the server did not accept the user or password, check the URL")),
         "NOPERM" => (
@@ -83,6 +83,10 @@ fn meaning(code: &str, detail: &str) -> (ErrorKind, Option<&'static str>) {
         ),
         "LOADING" => (Unavailable, Some("the server is loading its data, try again in a moment")),
         "BUSY" => (Unavailable, Some("another script keeps the server busy, find it with SLOWLOG")),
+        "MOVED" | "ASK" | "CROSSSLOT" => {
+            (Refused, Some("this is a node of a Redis Cluster, which is not supported yet"))
+        }
+        "DENIED" => (Refused, Some("the server is in protected mode: set a password, or connect from its own machine")),
         "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {
             (Unavailable, Some("the server's topology is changing, try again"))
         }

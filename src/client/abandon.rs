@@ -1,5 +1,7 @@
 //! Gives back what a dropped lease or a dropped acquire may still hold, on the same connection and so in order.
 
+use std::time::Duration;
+
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -31,12 +33,14 @@ pub(super) struct Guard {
     client: Client,
     target: Target,
     owner: String,
+    ttl: Duration,
     armed: bool,
 }
 
 impl Guard {
-    pub(super) fn new(client: &Client, target: &Target, owner: &str) -> Self {
-        Self { client: client.clone(), target: target.clone(), owner: owner.to_owned(), armed: true }
+    /// `ttl` is how long the lease can last that is to be given back.
+    pub(super) fn new(client: &Client, target: &Target, owner: &str, ttl: Duration) -> Self {
+        Self { client: client.clone(), target: target.clone(), owner: owner.to_owned(), ttl, armed: true }
     }
 
     pub(super) fn disarm(mut self) {
@@ -52,7 +56,7 @@ impl Drop for Guard {
                 caller: shared.caller.clone(),
                 target: self.target.clone(),
                 owner: std::mem::take(&mut self.owner),
-                until: clock::now() + shared.settings.ttl.max(shared.settings.claim),
+                until: clock::now() + self.ttl.max(shared.settings.claim),
             }));
         }
     }

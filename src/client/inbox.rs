@@ -53,7 +53,7 @@ impl Inbox {
                 match caller.subscribe(&self.inner.channel).await {
                     Ok(()) => Ok(true),
                     Err(error) if error.kind() == ErrorKind::Refused => {
-                        tracing::warn!(%error, "no inbox: waiters poll until the ACL allows the channel");
+                        tracing::warn!(%error, "no inbox: the waiters of this client poll; grant its user the channel and connect again");
                         Ok(false)
                     }
                     Err(error) => Err(error),

@@ -186,7 +186,7 @@ impl<F> Lock<F> {
     /// The loop of one owner token. Without a `waiter` it asks once; `limit` ends the wait.
     async fn attempt(&self, mut waiter: Option<Waiter>, limit: Option<Moment>) -> Result<Attempt<F>, Error> {
         let owner = self.client.owner();
-        let guard = Guard::new(&self.client, &self.target, &owner);
+        let guard = Guard::new(&self.client, &self.target, &owner, self.ttl);
         let mut listener = waiter.is_some().then(|| self.client.shared.inbox.listen(&owner));
         let mut silent_since = clock::now();
         loop {

@@ -166,7 +166,7 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             namespace: "redlatch".to_owned(),
-            label: format!("{}/{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
+            label: format!("{:.100}/{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
             timeout: Self::DEFAULT_TIMEOUT,
             ttl: Self::DEFAULT_TTL,
             claim: Duration::from_secs(3),
@@ -237,13 +237,16 @@ impl ClientBuilder {
     /// - [`Unavailable`](crate::ErrorKind::Unavailable): no server answers.
     /// - [`Refused`](crate::ErrorKind::Refused): the server does not let us in.
     /// - [`Bundle`](crate::ErrorKind::Bundle): something changed the scripts.
-    pub async fn connect(mut self, url: &str) -> Result<Client, Error> {
+    pub async fn connect(self, url: &str) -> Result<Client, Error> {
         check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
         check_range("claim", self.claim, Duration::from_millis(1), Duration::from_secs(60))?;
         check_range("retention", self.retention, Duration::from_secs(60), MAX_TTL)?;
         check_range("timeout", self.timeout, Duration::from_millis(1), Duration::from_secs(3600))?;
-        while self.label.len() > 128 {
-            self.label.pop();
+        if self.label.len() > 128 {
+            return Err(Error::invalid(format!(
+                "a label must be at most 128 bytes, this one has {}",
+                self.label.len()
+            )));
         }
         let namespace = Namespace::new(&self.namespace)?;
         let id = uuid::Uuid::new_v4().simple().to_string();

@@ -12,8 +12,8 @@ use crate::{
 
 /// Pause before a command is repeated that got no answer.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Releases of one lock that skip dead waiters before the rest is left to the waiters themselves.
-const RELEASE_ROUNDS: usize = 2000;
+/// Releases of one lock that skip dead waiters: 100000 places, 64 looked at in each.
+const RELEASE_ROUNDS: usize = 1600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {

@@ -231,7 +231,9 @@ fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
         forced,
         answer(
             0,
-            &format!("took \"stock\" from {holder}: hung\\u{{1b}}; the next waiter has it with fence {fence}\n"),
+            &format!(
+                "ended the lease of {holder} on \"stock\": hung\\u{{1b}}; the next waiter has it with fence {fence}\n"
+            ),
             ""
         )
     );

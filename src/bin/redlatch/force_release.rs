@@ -27,10 +27,13 @@ pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Re
     };
     let text = match word {
         "released" => {
-            format!("took {name} from {holder}: {}; the fence is {fence} now\n", escaped(options.reason.as_bytes()))
+            format!(
+                "ended the lease of {holder} on {name}: {}; the fence is {fence} now\n",
+                escaped(options.reason.as_bytes())
+            )
         }
         "handed_off" => format!(
-            "took {name} from {holder}: {}; the next waiter has it with fence {fence}\n",
+            "ended the lease of {holder} on {name}: {}; the next waiter has it with fence {fence}\n",
             escaped(options.reason.as_bytes())
         ),
         _ => format!("{name} is not held\n"),

@@ -54,7 +54,14 @@ fn view(title: &str, lock: &Inspect) -> String {
     if lock.held {
         lines.push(("remaining", show(lock.remaining)));
     }
-    lines.push(("waiters", lock.waiters.len().to_string()));
+    let shown = lock.waiters.len();
+    lines.push((
+        "waiters",
+        match lock.places {
+            places if places > shown as u64 => format!("{shown} shown of at most {places}"),
+            _ => shown.to_string(),
+        },
+    ));
     let mut text: String = lines.into_iter().map(|(word, value)| format!("{word:<12}  {value}\n")).collect();
     if !lock.waiters.is_empty() {
         let rows: Vec<_> = lock

@@ -56,7 +56,7 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
     };
     let mut outcome = Outcome::new(text, json!({ "locks": list, "cut": cut })).rows("locks");
     if list_is_empty(&outcome) {
-        outcome = outcome.note("no lock is held");
+        outcome = outcome.note(if options.all { "no lock is known" } else { "no lock is held" });
     }
     if cut {
         outcome = outcome.note(format!("there are more than {}, see --limit", options.limit));

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::duration;
 
 /// Distributed locks on Redis: deploy the scripts, run commands under a lock, see who holds what.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "redlatch", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Options {
     /// What every verb takes.
@@ -21,7 +21,7 @@ pub struct Options {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    ok
-  1    checked and different: drift, not held, file differs
+  1    checked and different: script missing, not held, file differs
   2    usage
   65   the bundle is corrupt or a server has another digest
   69   no server is reachable or able to answer
@@ -34,7 +34,7 @@ Exit codes:
   128+n  the command of `run` was ended by signal n; otherwise its own exit code";
 
 /// Options that every verb takes.
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[command(next_help_heading = "Options of every verb")]
 pub struct Global {
     /// Server: redis://[USER@]HOST[:PORT][/DB] or unix:///PATH [env: REDLATCH_URL, then REDIS_URL; default:
@@ -91,7 +91,7 @@ pub enum Color {
 }
 
 /// One file each.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum Verb {
     /// Preload every script of the bundle that the server lacks
     Load(LoadOptions),
@@ -144,7 +144,7 @@ pub enum Verb {
 }
 
 /// Options of `load`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct LoadOptions {
     /// Only say what would be loaded
     #[arg(long)]
@@ -152,7 +152,7 @@ pub struct LoadOptions {
 }
 
 /// Options of `status`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct StatusOptions {
     /// Exit with 1 when a script is missing
     #[arg(long)]
@@ -160,7 +160,7 @@ pub struct StatusOptions {
 }
 
 /// Options of `verify`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct VerifyOptions {
     /// Do not ask a server
     #[arg(long)]
@@ -171,7 +171,7 @@ pub struct VerifyOptions {
 }
 
 /// Options of `show`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct ShowOptions {
     /// The script, for instance mutex/acquire or mutex/acquire@v1; without a version the newest one
     #[arg(value_name = "NAME[@vN]")]
@@ -185,7 +185,7 @@ pub struct ShowOptions {
 }
 
 /// Options of `export`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct ExportOptions {
     /// Form of the artefact
     #[arg(long = "as", value_name = "FORM")]
@@ -212,7 +212,7 @@ pub enum Form {
 }
 
 /// Options of `run`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct RunOptions {
     /// What is protected: 1 to 512 bytes
     pub name: OsString,
@@ -247,7 +247,7 @@ pub struct RunOptions {
 }
 
 /// Options of `exec`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct ExecOptions {
     /// The process without which the command must not run
     pub parent: i32,
@@ -266,7 +266,7 @@ pub enum OnLost {
 }
 
 /// Options of `acquire`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct AcquireOptions {
     /// What is protected: 1 to 512 bytes
     pub name: OsString,
@@ -283,7 +283,7 @@ pub struct AcquireOptions {
 }
 
 /// Options of `extend`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct ExtendOptions {
     /// The name that was acquired
     pub name: OsString,
@@ -297,7 +297,7 @@ pub struct ExtendOptions {
 }
 
 /// Options of `release`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct ReleaseOptions {
     /// The name that was acquired
     pub name: OsString,
@@ -307,7 +307,7 @@ pub struct ReleaseOptions {
 }
 
 /// Options of `inspect`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct InspectOptions {
     /// What is protected: 1 to 512 bytes
     pub name: OsString,
@@ -317,7 +317,7 @@ pub struct InspectOptions {
 }
 
 /// Options of `ls`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct LsOptions {
     /// Which names, with * ? and [] as in Redis
     #[arg(default_value = "*")]
@@ -331,7 +331,7 @@ pub struct LsOptions {
 }
 
 /// Options of `force-release`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct ForceReleaseOptions {
     /// The name of the lock
     pub name: OsString,
@@ -344,21 +344,21 @@ pub struct ForceReleaseOptions {
 }
 
 /// Options of `completions`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct CompletionsOptions {
     /// The shell
     pub shell: clap_complete::Shell,
 }
 
 /// Options of `man`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct ManOptions {
     /// A verb, for instance run
     pub verb: Option<String>,
 }
 
 /// Options of `demo`.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct DemoOptions {
     /// How many buyers come at once: half of them Rust tasks, half requests to nginx
     #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..=1000))]

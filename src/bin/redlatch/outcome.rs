@@ -5,7 +5,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// An answer; "no" is one too.
-#[derive(Debug)]
 pub struct Outcome {
     /// What the exit code says.
     pub verdict: Verdict,

@@ -52,11 +52,11 @@ pub async fn status(options: &StatusOptions, global: &Global) -> Result<Outcome,
         "scripts": list,
     });
     let outcome = Outcome::new(text, data).rows("scripts");
-    Ok(if options.check && missing > 0 { drift(outcome, missing, &node) } else { outcome })
+    Ok(if options.check && missing > 0 { scripts_missing(outcome, missing, &node) } else { outcome })
 }
 
 /// The same outcome, now saying that `missing` scripts are not on `node`.
-pub fn drift(outcome: Outcome, missing: usize, node: &str) -> Outcome {
+pub fn scripts_missing(outcome: Outcome, missing: usize, node: &str) -> Outcome {
     let problem = Problem::new("missing", format!("{missing} of the bundle's scripts are missing on {node}"));
     let problem = Problem { node: Some(node.to_owned()), ..problem.hint("load them with `redlatch load`") };
     outcome.verdict(Verdict::Different).problem(problem)

@@ -9,7 +9,7 @@ use crate::{
     opt::{Global, VerifyOptions},
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{bad, good, table},
-    status::drift,
+    status::scripts_missing,
 };
 
 /// Checks the embedded scripts, then what else was asked for.
@@ -45,7 +45,7 @@ pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome,
     let node = global.node().unwrap_or_default();
     outcome.data["missing_on_server"] = missing.into();
     if missing > 0 {
-        return Ok(drift(outcome, missing, &node));
+        return Ok(scripts_missing(outcome, missing, &node));
     }
     outcome.text.extend(format!("all of them are on {node}\n").bytes());
     Ok(outcome)

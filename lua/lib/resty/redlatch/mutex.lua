@@ -6,6 +6,9 @@ local words = require "resty.redlatch.words"
 
 local format, max, min = string.format, math.max, math.min
 
+-- Releases of one lock that skip dead waiters: 100000 places, 64 looked at in each.
+local RELEASE_ROUNDS = 1600
+
 local _M = { fenced = true }
 
 function _M.key(lock, name)
@@ -57,7 +60,7 @@ end
 -- @return the reply's word; or nil, error, kind
 function _M.release(lock, key, owner, seconds, fresh)
   local first
-  for _ = 1, 1000 do
+  for _ = 1, RELEASE_ROUNDS do
     local reply, err, kind = call.run(lock, "mutex/release", key, { owner }, seconds, fresh)
     if not reply then
       if first then
