@@ -105,3 +105,34 @@ async fn the_holder_is_told_when_its_lease_was_taken_away() {
     assert!(lease.is_lost());
     assert_eq!(lease.release().await.unwrap_err().kind(), ErrorKind::Lost);
 }
+
+#[tokio::test]
+async fn a_contended_acquisition_costs_two_commands() {
+    let server = Server::start(&[]).unwrap();
+    // Heartbeats every twenty seconds do not come within this test.
+    let client = Client::builder().claim(Duration::from_secs(60)).connect(&server.url()).await.unwrap();
+    let lock = client.mutex("stock").unwrap();
+    let held = lock.acquire().await.unwrap();
+    let mut connection = crate::support::Raw::connect(&server);
+    connection.must::<()>(&["CONFIG", "RESETSTAT"]);
+    let waiting: Vec<_> = (0..50)
+        .map(|_| {
+            let lock = lock.clone();
+            tokio::spawn(async move { lock.acquire().await.unwrap().release().await.unwrap() })
+        })
+        .collect();
+    let evalsha = |connection: &mut crate::support::Raw| -> u32 {
+        let stats: String = connection.must(&["INFO", "commandstats"]);
+        let calls = stats.split("cmdstat_evalsha:calls=").nth(1).and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    };
+    while evalsha(&mut connection) < 50 {
+        tokio::task::yield_now().await;
+    }
+    held.release().await.unwrap();
+    for waiter in waiting {
+        waiter.await.unwrap();
+    }
+    // Fifty that queue, and one release for each of the fifty and the first holder.
+    assert_eq!(evalsha(&mut connection), 50 + 51);
+}
