@@ -22,6 +22,18 @@ use crate::{
 ///
 /// Renewed in the background until it is released, dropped or lost. Dropping it gives it back in the background,
 /// without blocking; [`release`](Self::release) tells whether that was in time.
+///
+/// ```
+/// # redlatch::private_server::with_server(async |url| {
+/// # let client = redlatch::Client::connect(&url).await?;
+/// # async fn work(_: redlatch::Fence) {}
+/// let lease = client.mutex("orders/42")?.acquire().await?;
+/// tokio::select! {
+///     () = work(lease.fence()) => lease.release().await?,
+///     () = lease.lost() => eprintln!("the work was stopped: {} is lost", lease.name()),
+/// }
+/// # Ok(()) });
+/// ```
 #[must_use = "a lease is released when it is dropped"]
 pub struct Lease<F = Mutex> {
     core: Arc<Core>,
@@ -109,7 +121,7 @@ impl<F> Lease<F> {
         }
     }
 
-    /// A token that is cancelled when the lease is lost, by a task of the client.
+    /// A token that is cancelled when the lease is lost, by a task of the client. A release does not cancel it.
     pub fn lost_token(&self) -> CancellationToken {
         self.core.lost.clone()
     }

@@ -137,7 +137,7 @@ impl<F> Lock<F> {
         self.attempt(None, Some(clock::now())).await
     }
 
-    /// Waits in the queue for at most `limit`.
+    /// Waits in the queue for at most `limit`. The answer may come later by the client's timeout for one command.
     ///
     /// # Errors
     ///

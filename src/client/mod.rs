@@ -237,6 +237,10 @@ impl ClientBuilder {
     /// - [`Unavailable`](crate::ErrorKind::Unavailable): no server answers.
     /// - [`Refused`](crate::ErrorKind::Refused): the server does not let us in.
     /// - [`Bundle`](crate::ErrorKind::Bundle): something changed the scripts.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, some scripts may have been loaded; that changes nothing for anybody.
     pub async fn connect(self, url: &str) -> Result<Client, Error> {
         check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
         check_range("claim", self.claim, Duration::from_millis(1), Duration::from_secs(60))?;

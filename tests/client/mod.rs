@@ -8,6 +8,16 @@ use redlatch::{Attempt, Client, ErrorKind};
 
 use crate::support::Server;
 
+/// Compiles only while the public types can be shared between threads.
+#[test]
+fn the_public_types_are_send_and_sync() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Client>();
+    shared::<redlatch::Lock<redlatch::Mutex>>();
+    shared::<redlatch::Lease<redlatch::Plain>>();
+    shared::<redlatch::Error>();
+}
+
 async fn fixture() -> (Server, Client) {
     let server = Server::start(&[]).unwrap();
     let client = Client::connect(&server.url()).await.unwrap();
