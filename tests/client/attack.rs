@@ -1,0 +1,62 @@
+//! Orders of events that would break a promise if nothing stood against them.
+
+use std::time::Duration;
+
+use redlatch::{Client, ErrorKind};
+
+use super::fixture;
+use crate::support::signal;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// One poll: enough for a request to leave, not enough for its reply.
+async fn drop_after_one_poll(future: impl Future) {
+    tokio::select! {
+        biased;
+        _ = future => panic!("answered at once"),
+        () = std::future::ready(()) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_extend_does_not_stop_the_renewals() {
+    let (_server, client) = fixture().await;
+    let lease = client.mutex("n").unwrap().ttl(ms(900)).unwrap().acquire().await.unwrap();
+    drop_after_one_poll(lease.extend(ms(900))).await;
+    tokio::time::sleep(ms(1500)).await;
+    assert!(!lease.is_lost());
+    lease.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_lease_stays_lost_when_a_late_renewal_is_answered() {
+    let (server, client) = fixture().await;
+    let lease = client.mutex("n").unwrap().ttl(ms(600)).unwrap().acquire().await.unwrap();
+    tokio::time::sleep(ms(100)).await;
+    signal(server.pid(), "STOP");
+    lease.lost().await;
+    lease.lost_token().cancelled().await;
+    signal(server.pid(), "CONT");
+    for _ in 0..50 {
+        tokio::time::sleep(ms(2)).await;
+        assert_eq!((lease.is_lost(), lease.remaining()), (true, Duration::ZERO));
+    }
+    assert_eq!(lease.extend(ms(600)).await.unwrap_err().kind(), ErrorKind::Lost);
+}
+
+#[tokio::test]
+async fn a_released_lease_is_never_reported_lost() {
+    let (_server, client) = fixture().await;
+    let lock = client.mutex("n").unwrap().ttl(ms(30)).unwrap();
+    for round in 0..200 {
+        let lease = lock.acquire().await.unwrap();
+        let token = lease.lost_token();
+        tokio::time::sleep(ms(9) + Duration::from_micros(fastrand::u64(0..3000))).await;
+        if lease.release().await.is_ok() {
+            tokio::time::sleep(ms(2)).await;
+            assert!(!token.is_cancelled(), "round {round}");
+        }
+    }
+}
