@@ -131,7 +131,7 @@ impl<F> Lease<F> {
     ///
     /// When the future is dropped the server may have set the lease; the local deadline is the earlier one of both.
     pub async fn extend(&self, ttl: Duration) -> Result<(), Error> {
-        check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
+        let ttl = check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         loop {
             match self.core.extend(ttl).await {
                 Ok(()) if self.is_lost() => return Err(Error::lost(self.name())),

@@ -128,8 +128,7 @@ impl<F> Lock<F> {
     ///
     /// [`Invalid`](ErrorKind::Invalid) outside 1 ms to 31 days.
     pub fn ttl(mut self, ttl: Duration) -> Result<Self, Error> {
-        check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
-        self.ttl = ttl;
+        self.ttl = check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         Ok(self)
     }
 

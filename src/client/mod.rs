@@ -237,7 +237,7 @@ impl ClientBuilder {
     /// - [`Refused`](crate::ErrorKind::Refused): the server does not let us in.
     /// - [`Bundle`](crate::ErrorKind::Bundle): something changed the scripts.
     pub async fn connect(mut self, url: &str) -> Result<Client, Error> {
-        check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
+        self.ttl = check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
         check_range("claim", self.claim, Duration::from_millis(1), Duration::from_secs(60))?;
         check_range("retention", self.retention, Duration::from_secs(60), MAX_TTL)?;
         check_range("timeout", self.timeout, Duration::from_millis(1), Duration::from_secs(3600))?;
@@ -288,11 +288,12 @@ impl ClientBuilder {
 /// The longest lease: 31 days.
 const MAX_TTL: Duration = Duration::from_millis(2_678_400_000);
 
-fn check_range(what: &str, value: Duration, min: Duration, max: Duration) -> Result<(), Error> {
+/// `value` in whole milliseconds, as the server will count it.
+fn check_range(what: &str, value: Duration, min: Duration, max: Duration) -> Result<Duration, Error> {
     if value < min || value > max {
         return Err(Error::invalid(format!("{what} must be {min:?} to {max:?}, not {value:?}")));
     }
-    Ok(())
+    Ok(Duration::new(value.as_secs(), value.subsec_millis() * 1_000_000))
 }
 
 impl Acquire {

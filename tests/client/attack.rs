@@ -60,3 +60,20 @@ async fn a_released_lease_is_never_reported_lost() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_ttl_with_a_fraction_of_a_millisecond_counts_without_it() {
+    let (_server, client) = fixture().await;
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_micros(40_999)).unwrap().renew(false);
+    let (mut longest, mut granted) = (Duration::ZERO, 0);
+    for _ in 0..200 {
+        let lease = lock.acquire().await.unwrap();
+        longest = longest.max(lease.remaining());
+        granted += 1;
+        lease.extend(Duration::from_micros(40_999)).await.unwrap();
+        longest = longest.max(lease.remaining());
+        lease.release().await.unwrap();
+    }
+    println!("the longest of {granted} leases had {longest:?} left");
+    assert!(longest < ms(39), "{longest:?}");
+}
