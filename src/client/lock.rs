@@ -202,7 +202,7 @@ impl<F> Lock<F> {
             Family::Mutex => inbox.channel(self.caller()).await?,
             Family::Plain => None,
         };
-        self.attempt(Some(Waiter::new(self.client.shared.settings.claim, channel.is_some())), limit).await
+        self.attempt(Some(Waiter::new(self.client.shared.settings.claim, self.ttl, channel.is_some())), limit).await
     }
 
     fn caller(&self) -> &Caller {

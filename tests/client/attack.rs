@@ -77,3 +77,38 @@ async fn a_ttl_with_a_fraction_of_a_millisecond_counts_without_it() {
     println!("the longest of {granted} leases had {longest:?} left");
     assert!(longest < ms(39), "{longest:?}");
 }
+
+#[tokio::test]
+async fn g5_the_second_in_the_queue_learns_in_time_that_a_short_lease_is_over() {
+    let (server, client) = fixture().await;
+    let stopped = Client::connect(&server.url()).await.unwrap();
+    let other = Client::connect(&server.url()).await.unwrap();
+    let short = |client: &Client| client.mutex("n").unwrap().ttl(ms(300)).unwrap();
+    let mut worst = Duration::ZERO;
+    for _ in 0..5 {
+        let held = short(&client).acquire().await.unwrap();
+        let places = async |at_least| {
+            while client.caller().inspect(b"redlatch:m1:n", 0).await.unwrap().places < at_least {
+                tokio::time::sleep(ms(1)).await;
+            }
+        };
+        let first = tokio::spawn({
+            let lock = short(&stopped).renew(false);
+            async move { lock.acquire().await.unwrap().into_owner_token() }
+        });
+        places(1).await;
+        let second = tokio::spawn({
+            let lock = short(&other);
+            async move { lock.acquire().await.unwrap() }
+        });
+        places(2).await;
+        held.release().await.unwrap();
+        first.await.unwrap();
+        let granted = std::time::Instant::now();
+        let lease = second.await.unwrap();
+        worst = worst.max(granted.elapsed());
+        lease.release().await.unwrap();
+    }
+    println!("a lease of 300 ms that nobody gave back cost {worst:?}");
+    assert!(worst < ms(450), "{worst:?}");
+}
