@@ -62,6 +62,15 @@ async fn a_released_lease_is_never_reported_lost() {
 }
 
 #[tokio::test]
+async fn a_ttl_shorter_than_any_reply_is_lost_and_not_asked_for_without_end() {
+    let (_server, client) = fixture().await;
+    let lock = client.mutex("n").unwrap().ttl(ms(1)).unwrap();
+    let limit = Duration::from_secs(20);
+    let error = tokio::time::timeout(limit, lock.try_acquire()).await.expect("an end").err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Lost);
+}
+
+#[tokio::test]
 async fn a_ttl_with_a_fraction_of_a_millisecond_counts_without_it() {
     let (_server, client) = fixture().await;
     let lock = client.mutex("n").unwrap().ttl(Duration::from_micros(40_999)).unwrap().renew(false);
