@@ -138,7 +138,7 @@ impl<F> Lease<F> {
     ///
     /// When the future is dropped the server may have set the lease; the local deadline is the earlier one of both.
     pub async fn extend(&self, ttl: Duration) -> Result<(), Error> {
-        check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
+        let ttl = check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         loop {
             match self.core.extend(ttl).await {
                 Ok(()) if self.is_lost() => return Err(Error::lost(self.name())),
@@ -203,6 +203,18 @@ impl<F> fmt::Debug for Lease<F> {
     }
 }
 
+/// Puts a lease back on the keeper's agenda when its extend ends, also when nobody waits for the reply any more:
+/// else a dropped extend would stop the renewals.
+struct BackOnAgenda<'a>(&'a Arc<Core>);
+
+impl Drop for BackOnAgenda<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_given_back() {
+            self.0.client.shared.keeper.add(self.0);
+        }
+    }
+}
+
 impl Core {
     pub(super) fn id(&self) -> u64 {
         self.id
@@ -239,9 +251,18 @@ impl Core {
         self.client.shared.keeper.remove(self);
     }
 
-    /// Asks once for the lease to last `ttl` from now.
+    fn is_over(&self) -> bool {
+        clock::now() >= self.tenure().deadline()
+    }
+
+    /// Asks once for the lease to last `ttl` from now. A lease that is over locally stays over, whatever a late reply
+    /// says.
     async fn extend(self: &Arc<Self>, ttl: Duration) -> Result<(), Error> {
         let _alone = self.extending.lock().await;
+        let _agenda = BackOnAgenda(self);
+        if self.is_over() || self.is_given_back() {
+            return Err(Error::lost(&self.target.name));
+        }
         let sent = clock::now();
         let deadline = {
             let mut tenure = self.tenure();
@@ -253,13 +274,11 @@ impl Core {
             self.client.shared.keeper.put(self, deadline);
         }
         let outcome = self.target.extend(&self.client, &self.owner, ttl).await;
-        match &outcome {
+        match outcome {
+            Ok(()) if self.is_over() => return Err(Error::lost(&self.target.name)),
             Ok(()) => self.tenure().extended(sent, ttl),
-            Err(error) if error.kind() == ErrorKind::Lost => self.end(),
+            Err(ref error) if error.kind() == ErrorKind::Lost && !self.is_given_back() => self.end(),
             Err(_) => self.tenure().unanswered(clock::now() + (ttl / 20).min(Duration::from_secs(1))),
-        }
-        if !self.is_given_back() {
-            self.client.shared.keeper.add(self);
         }
         outcome
     }
@@ -269,6 +288,7 @@ impl Core {
         let ttl = self.tenure().ttl();
         match self.extend(ttl).await {
             Ok(()) => {}
+            Err(_) if self.is_given_back() => {}
             Err(error) if error.kind() == ErrorKind::Lost => tracing::warn!(%error, "a renewal came too late"),
             Err(error) => tracing::warn!(%error, "a renewal got no answer, trying again"),
         }

@@ -101,8 +101,7 @@ impl<F> Lock<F> {
     ///
     /// [`Invalid`](ErrorKind::Invalid) outside 1 ms to 31 days.
     pub fn ttl(mut self, ttl: Duration) -> Result<Self, Error> {
-        check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
-        self.ttl = ttl;
+        self.ttl = check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         Ok(self)
     }
 
@@ -128,7 +127,8 @@ impl<F> Lock<F> {
     /// # Errors
     ///
     /// Never for "held". [`Unknown`](ErrorKind::Unknown) when no reply came although the question was repeated; the
-    /// lease, if there is one, is given back in the background. Otherwise as the server refused.
+    /// lease, if there is one, is given back in the background. [`Lost`](ErrorKind::Lost) when every reply took longer
+    /// than the TTL. Otherwise as the server refused.
     ///
     /// # Cancel safety
     ///
@@ -176,7 +176,7 @@ impl<F> Lock<F> {
             Family::Mutex => inbox.channel(self.caller()).await?,
             Family::Plain => None,
         };
-        self.attempt(Some(Waiter::new(self.client.shared.settings.claim, channel.is_some())), limit).await
+        self.attempt(Some(Waiter::new(self.client.shared.settings.claim, self.ttl, channel.is_some())), limit).await
     }
 
     fn caller(&self) -> &Caller {
@@ -188,7 +188,9 @@ impl<F> Lock<F> {
         let owner = self.client.owner();
         let guard = Guard::new(&self.client, &self.target, &owner, self.ttl);
         let mut listener = waiter.is_some().then(|| self.client.shared.inbox.listen(&owner));
-        let mut silent_since = clock::now();
+        let patience = if waiter.is_some() { OUTAGE } else { self.caller().timeout() };
+        // Since when no reply has come that was of use.
+        let mut silent_since = None;
         loop {
             let sent = clock::now();
             let mut remaining = Duration::ZERO;
@@ -197,10 +199,14 @@ impl<F> Lock<F> {
                     if let Some(tenure) = self.tenure(sent, self.ttl) {
                         return Ok(Attempt::Granted(self.lease(owner, fence, tenure, guard)));
                     }
-                    silent_since = sent;
+                    // The reply took longer than the lease lasts.
+                    if clock::now().since(*silent_since.get_or_insert(sent)) >= patience {
+                        return Err(Error::lost(&self.target.name));
+                    }
+                    tokio::time::sleep(RETRY_PAUSE.mul_f64(fastrand::f64())).await;
                 }
                 Ok(Acquire::Queued { remaining: rest, position, .. }) => {
-                    silent_since = clock::now();
+                    silent_since = None;
                     if let Some(waiter) = &mut waiter {
                         waiter.answered(sent, position, rest);
                     }
@@ -220,7 +226,7 @@ impl<F> Lock<F> {
                     remaining = rest;
                 }
                 Ok(Acquire::Held { remaining: rest, .. }) => {
-                    silent_since = clock::now();
+                    silent_since = None;
                     remaining = rest;
                     if waiter.is_none() {
                         guard.disarm();
@@ -230,12 +236,12 @@ impl<F> Lock<F> {
                 }
                 Ok(Acquire::TooLate { remaining: rest, .. }) => {
                     remaining = rest;
-                    silent_since = clock::now();
+                    silent_since = None;
                 }
                 Ok(Acquire::Spent { .. }) => return Err(Error::lost(&self.target.name)),
                 Err(error) if matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable) => {
-                    let patience = if waiter.is_some() { OUTAGE } else { self.caller().timeout() };
-                    if clock::now().since(silent_since) >= patience || (waiter.is_some() && is_over(limit)) {
+                    let silence = clock::now().since(*silent_since.get_or_insert(sent));
+                    if silence >= patience || (waiter.is_some() && is_over(limit)) {
                         return Err(error);
                     }
                     tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + fastrand::f64())).await;

@@ -241,8 +241,8 @@ impl ClientBuilder {
     /// # Cancel safety
     ///
     /// When the future is dropped, some scripts may have been loaded; that changes nothing for anybody.
-    pub async fn connect(self, url: &str) -> Result<Client, Error> {
-        check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
+    pub async fn connect(mut self, url: &str) -> Result<Client, Error> {
+        self.ttl = check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
         check_range("claim", self.claim, Duration::from_millis(1), Duration::from_secs(60))?;
         check_range("retention", self.retention, Duration::from_secs(60), MAX_TTL)?;
         check_range("timeout", self.timeout, Duration::from_millis(1), Duration::from_secs(3600))?;
@@ -296,11 +296,12 @@ impl ClientBuilder {
 /// The longest lease: 31 days.
 const MAX_TTL: Duration = Duration::from_millis(2_678_400_000);
 
-fn check_range(what: &str, value: Duration, min: Duration, max: Duration) -> Result<(), Error> {
+/// `value` in whole milliseconds, as the server will count it.
+fn check_range(what: &str, value: Duration, min: Duration, max: Duration) -> Result<Duration, Error> {
     if value < min || value > max {
         return Err(Error::invalid(format!("{what} must be {min:?} to {max:?}, not {value:?}")));
     }
-    Ok(())
+    Ok(Duration::new(value.as_secs(), value.subsec_millis() * 1_000_000))
 }
 
 impl Acquire {

@@ -15,10 +15,12 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// A waiter that asks for a claim lease of `claim`. `pushed`: a hand-off reaches its inbox, so that heartbeats
-    /// only keep the place alive; else they are how it learns of a hand-off.
-    pub fn new(claim: Duration, pushed: bool) -> Self {
-        let heartbeat = if pushed { claim / 3 } else { (claim / 3).min(Duration::from_millis(25)) };
+    /// A waiter that asks for a claim lease of `claim` and then for `ttl`. `pushed`: a hand-off reaches its inbox, so
+    /// that heartbeats keep the place alive and tell who is the head before a lease like its own can end; else they
+    /// are how it learns of a hand-off.
+    pub fn new(claim: Duration, ttl: Duration, pushed: bool) -> Self {
+        let often = Duration::from_millis(25);
+        let heartbeat = (claim / 3).min(if pushed { (ttl / 3).max(often) } else { often });
         Self { claim, heartbeat, answered: None, position: 1, remaining: Duration::ZERO }
     }
 
@@ -71,7 +73,7 @@ mod tests {
 
     #[test]
     fn only_the_head_watches_the_end_of_the_lease() {
-        let mut waiter = Waiter::new(CLAIM, true);
+        let mut waiter = Waiter::new(CLAIM, 2 * CLAIM, true);
         waiter.answered(at(0), 1, Duration::from_millis(100));
         assert_eq!(waiter.next_heartbeat(at(2), 1.0), at(103));
         waiter.answered(at(0), 2, Duration::from_millis(100));
@@ -79,8 +81,16 @@ mod tests {
     }
 
     #[test]
+    fn asks_often_enough_to_be_the_head_before_a_short_lease_ends() {
+        let mut waiter = Waiter::new(CLAIM, Duration::from_millis(300), true);
+        waiter.answered(at(0), 2, Duration::from_millis(100));
+        assert_eq!(waiter.next_heartbeat(at(2), 1.0), at(102));
+        assert_eq!(waiter.window(), CLAIM);
+    }
+
+    #[test]
     fn windows_of_the_first_places_are_no_longer_than_the_claim_lease() {
-        let mut waiter = Waiter::new(CLAIM, true);
+        let mut waiter = Waiter::new(CLAIM, 2 * CLAIM, true);
         waiter.answered(at(0), 64, Duration::ZERO);
         assert_eq!(waiter.window(), CLAIM);
         waiter.answered(at(0), 10_000, Duration::ZERO);
@@ -89,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_pushed_grant_counts_from_the_last_answered_heartbeat() {
-        let mut waiter = Waiter::new(CLAIM, true);
+        let mut waiter = Waiter::new(CLAIM, 2 * CLAIM, true);
         assert_eq!(waiter.proven_since(CLAIM, at(0)), None);
         waiter.answered(at(1000), 1, Duration::ZERO);
         assert_eq!(waiter.proven_since(CLAIM, at(1500)), Some(at(1000)));

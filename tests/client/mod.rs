@@ -1,5 +1,6 @@
 //! The Rust client on a real server.
 
+mod attack;
 mod trouble;
 
 use std::time::{Duration, Instant};
