@@ -70,7 +70,7 @@ if inbox_here ~= '0' and inbox_here ~= '1' then
   return redis.error_reply('BADARG inbox_here must be 0 or 1')
 end
 
-local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'granted_ms', 'fence', 'released', 'tail')
+local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'granted_ms', 'fence', 'released', 'tail', 'floor')
 if lock.err then
   return lock
 end
@@ -107,6 +107,9 @@ if remaining_ms > 0 then
   end
 end
 
+if lock[7] then
+  fence_floor = math.max(fence_floor, tonumber(lock[7]))
+end
 local now = time[1] .. time[2]
 if #time[2] < 6 then
   now = string.format('%.0f', now_us)
@@ -203,7 +206,7 @@ local function save_queue()
     end
   end
   if head > tail and parked == 0 then
-    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked')
+    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked', 'floor')
   elseif head ~= tonumber(queue[1] or 1) or parked ~= tonumber(queue[2] or 0) then
     redis.call('HSET', KEYS[1], 'head', head, 'parked', parked)
   end
@@ -256,6 +259,10 @@ redis.call('HSET', KEYS[1], 'tail', tail, 'waiter:' .. owner, ticket .. ' ' .. w
   (now_ms + queue_ms) .. ' ' .. math.min(claim_ms, ttl_ms) .. ' ' .. inbox_here .. ' ' .. owner .. ' ' .. inbox ..
   ' ' .. label)
 redis.call('PEXPIRE', KEYS[1], keep_ms)
+if fence_floor > tonumber(lock[4] or 0) then
+  -- Whoever hands the lock on does not know this waiter's floor.
+  redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', fence_floor))
+end
 head = first_open(head, tail)
 save_queue()
 return {2, remaining_ms, now_us, ticket - head + 1}

@@ -21,7 +21,7 @@ if #KEYS ~= 1 or #ARGV ~= 0 then
   return redis.error_reply('BADARG mutex/force_release takes 1 key and no argument')
 end
 
-local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'tail', 'fence', 'released')
+local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'tail', 'fence', 'released', 'floor')
 if lock.err then
   return lock
 end
@@ -34,7 +34,7 @@ end
 
 local now = time[1] .. string.sub('000000', #time[2] + 1) .. time[2]
 local fence = now
-local last_fence = tonumber(lock[4] or 0)
+local last_fence = math.max(tonumber(lock[4] or 0), tonumber(lock[6] or 0))
 if last_fence >= now_us then
   if last_fence >= 9007199254740991 then
     return redis.error_reply('FENCEEXHAUSTED no fence is left below 2^53 for this lock')
@@ -121,7 +121,7 @@ local function save_queue()
     end
   end
   if head > tail and parked == 0 then
-    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked')
+    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked', 'floor')
   elseif head ~= tonumber(queue[1] or 1) or parked ~= tonumber(queue[2] or 0) then
     redis.call('HSET', KEYS[1], 'head', head, 'parked', parked)
   end

@@ -26,7 +26,7 @@ if #owner < 1 or #owner > 128 or string.find(owner, ' ', 1, true) then
   return redis.error_reply('BADARG owner must be 1 to 128 bytes without spaces')
 end
 
-local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'tail', 'fence', 'released')
+local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'tail', 'fence', 'released', 'floor')
 if lock.err then
   return lock
 end
@@ -51,7 +51,7 @@ end
 
 local now = time[1] .. string.sub('000000', #time[2] + 1) .. time[2]
 local fence = now
-local last_fence = tonumber(lock[4] or 0)
+local last_fence = math.max(tonumber(lock[4] or 0), tonumber(lock[6] or 0))
 if last_fence >= now_us then
   fence = string.format('%.0f', last_fence + 1)
 end
@@ -131,7 +131,7 @@ local function save_queue()
     end
   end
   if head > tail and parked == 0 then
-    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked')
+    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked', 'floor')
   elseif head ~= tonumber(queue[1] or 1) or parked ~= tonumber(queue[2] or 0) then
     redis.call('HSET', KEYS[1], 'head', head, 'parked', parked)
   end
