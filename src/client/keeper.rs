@@ -73,7 +73,10 @@ impl Keeper {
         {
             due.push(entry.remove());
         }
-        agenda.asleep_until = agenda.due.first_key_value().map(|((at, _), _)| *at);
+        // With nothing on the agenda the sleep goes on as planned: waking this task for every short lease in turn would
+        // cost as much as a round trip.
+        let planned = agenda.asleep_until.filter(|until| *until > now);
+        agenda.asleep_until = agenda.due.first_key_value().map(|((at, _), _)| *at).or(planned);
         (due, agenda.asleep_until)
     }
 }
