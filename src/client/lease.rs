@@ -126,7 +126,7 @@ impl<F> Lease<F> {
         self.core.lost.clone()
     }
 
-    /// Sets the lease to `ttl` again from now; renewals ask for the same from then on.
+    /// Makes the lease last at least `ttl` from now; renewals ask for the same from then on. A lease never gets shorter.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl<F> Lease<F> {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped the server may have set the lease; the local deadline is the earlier one of both.
+    /// When the future is dropped the server may have set the lease; the local deadline stays.
     pub async fn extend(&self, ttl: Duration) -> Result<(), Error> {
         let ttl = check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         loop {
@@ -264,11 +264,7 @@ impl Core {
             return Err(Error::lost(&self.target.name));
         }
         let sent = clock::now();
-        let deadline = {
-            let mut tenure = self.tenure();
-            tenure.asking(sent, ttl);
-            tenure.deadline()
-        };
+        let deadline = self.tenure().deadline();
         // The deadline stays on the agenda: an extend that gets no answer never delays the signal.
         if !self.is_given_back() {
             self.client.shared.keeper.put(self, deadline);

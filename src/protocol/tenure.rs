@@ -39,16 +39,10 @@ impl Tenure {
         }
     }
 
-    /// A request to set the lease to `ttl` leaves at `sent`. Whatever becomes of its reply, a shorter lease counts
-    /// from now on.
-    pub fn asking(&mut self, sent: Moment, ttl: Duration) {
-        self.deadline = self.deadline.min(sent + ttl.saturating_sub(margin(ttl)));
-    }
-
-    /// The server renewed the lease for `ttl`, asked for at `sent`.
+    /// The server renewed the lease for at least `ttl`, asked for at `sent`. It never shortens a lease.
     pub fn extended(&mut self, sent: Moment, ttl: Duration) {
         self.ttl = ttl;
-        self.deadline = sent + ttl.saturating_sub(margin(ttl));
+        self.deadline = self.deadline.max(sent + ttl.saturating_sub(margin(ttl)));
         self.renew_at = self.renew_at.map(|_| sent + ttl / 3);
     }
 
@@ -123,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_lease_counts_before_its_reply_has_come() {
+    fn an_extend_to_less_leaves_the_deadline() {
         let mut tenure = Tenure::granted(at(0), TTL, TTL, true, None);
-        tenure.asking(at(100), Duration::from_millis(128));
-        assert_eq!(tenure.deadline(), at(100 + 128 - 2));
-        let mut longer = Tenure::granted(at(0), TTL, TTL, true, None);
-        longer.asking(at(100), TTL * 2);
-        assert_eq!(longer.deadline(), at(1280 - 11));
+        tenure.extended(at(100), Duration::from_millis(128));
+        assert_eq!(tenure.deadline(), at(1280 - 11));
+        assert_eq!(tenure.ttl(), Duration::from_millis(128));
+        tenure.extended(at(100), TTL);
+        assert_eq!(tenure.deadline(), at(100 + 1280 - 11));
     }
 
     #[test]

@@ -26,28 +26,28 @@ pub fn known_faults() -> Vec<Mutant> {
             "a retry is a new grant",
             acquire,
             &[(
-                "return {1, ttl_ms, now_us, lock[4]}",
+                "return {1, lease_ms, now_us, lock[4]}",
                 "return {1, ttl_ms, now_us, string.format('%.0f', lock[4] + 1)}",
             )],
         ),
         mutant(
             "a retry is refused",
             acquire,
-            &[("  if owner == lock[1] then\n    redis.call('PEXPIRE'", "  if false then\n    redis.call('PEXPIRE'")],
+            &[("  if owner == lock[1] then\n    -- Never", "  if false then\n    -- Never")],
         ),
         mutant(
             "a retry writes HSET first on a full server",
             acquire,
             &[(
-                "    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])\n",
-                "    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])\n    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n",
+                "    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + lease_ms), 'granted_ms', lease_ms)\n",
+                "    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + lease_ms), 'granted_ms', lease_ms)\n    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n",
             )],
         ),
         mutant("the lease is twice as long as told", acquire, &[("now_ms + ttl_ms", "now_ms + 2 * ttl_ms")]),
         mutant(
             "a clock that stepped back keeps the lease",
             acquire,
-            &[("if remaining_ms > tonumber(lock[3]) then", "if false then")],
+            &[("if remaining_ms > granted_ms then", "if false then")],
         ),
         mutant(
             "inspect believes a clock that stepped back",
@@ -112,15 +112,40 @@ pub fn known_faults() -> Vec<Mutant> {
         mutant("the queue ends one place early", acquire, &[("tail - head >= 99999", "tail - head >= 99998")]),
         mutant("the queue ends one place late", acquire, &[("tail - head >= 99999", "tail - head >= 100000")]),
         mutant("extend without comparing the owner", extend, &[("owner ~= lock[1] or ", "")]),
+        mutant(
+            "a repeated acquire shortens the lease",
+            acquire,
+            &[("math.max(ttl_ms, math.min(remaining_ms, granted_ms))", "ttl_ms")],
+        ),
+        mutant(
+            "a repeated acquire keeps a lease from before a step back of the clock",
+            acquire,
+            &[("math.min(remaining_ms, granted_ms)", "remaining_ms")],
+        ),
+        mutant(
+            "extend shortens the lease",
+            extend,
+            &[("math.max(ttl_ms, math.min(remaining_ms, tonumber(lock[4])))", "ttl_ms")],
+        ),
+        mutant(
+            "extend keeps a lease from before a step back of the clock",
+            extend,
+            &[("math.min(remaining_ms, tonumber(lock[4]))", "remaining_ms")],
+        ),
+        mutant(
+            "plain shortens the lease",
+            &["plain/acquire", "plain/extend"],
+            &[("if remaining_ms > ttl_ms then", "if false then")],
+        ),
         mutant("extend of a lease that ran out", extend, &[(" or remaining_ms == 0", "")]),
         mutant(
             "extend writes HSET first on a full server",
             extend,
             &[
-                ("redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n", ""),
+                ("redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n", ""),
                 (
-                    "'granted_ms', ARGV[2])\n",
-                    "'granted_ms', ARGV[2])\nredis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))\n",
+                    "'granted_ms', lease_ms)\n",
+                    "'granted_ms', lease_ms)\nredis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n",
                 ),
             ],
         ),

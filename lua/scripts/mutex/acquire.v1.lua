@@ -92,14 +92,17 @@ if owner == lock[5] or (owner == lock[1] and not lock[2]) then
 end
 
 if remaining_ms > 0 then
+  local granted_ms = tonumber(lock[3])
   if owner == lock[1] then
-    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))
-    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])
-    return {1, ttl_ms, now_us, lock[4]}
+    -- Never shorter than it was: a late copy of a request must not end what the holder was told since.
+    local lease_ms = math.max(ttl_ms, math.min(remaining_ms, granted_ms))
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))
+    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + lease_ms), 'granted_ms', lease_ms)
+    return {1, lease_ms, now_us, lock[4]}
   end
-  if remaining_ms > tonumber(lock[3]) then
+  if remaining_ms > granted_ms then
     -- The server's clock stepped back: without this the lease would last until the clock has caught up.
-    remaining_ms = tonumber(lock[3])
+    remaining_ms = granted_ms
     redis.pcall('HSET', KEYS[1], 'deadline_ms', now_ms + remaining_ms)
   end
   if queue_ms == 0 then

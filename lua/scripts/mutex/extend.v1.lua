@@ -1,21 +1,21 @@
 --[[
 @name mutex/extend v1
-@summary Sets the lease again from now if the caller still holds it; also the claim of a handed-off lease.
+@summary Makes the lease last the TTL from now if the caller still holds it; also the claim of a handed-off lease.
 @since 0.1.0
 @redis 6.2
 @complexity O(1)
 @key lock: hash, all state of one lock
 @arg owner: owner token of the attempt that holds the lease, 1 to 128 bytes without spaces
-@arg ttl_ms: length of the lease from now, 1 to 2678400000
+@arg ttl_ms: least length of the lease from now, 1 to 2678400000
 @arg retention_ms: how long the fence is kept after the lease, 60000 to 2678400000
 @reply 1 extended: remaining_ms, now_us, fence
 @reply 2 lost: remaining_ms, now_us
 @error BADARG an argument is missing or out of range; nothing was written
 @error WRONGTYPE the key holds something else; nothing was written
 @effects HMGET TIME PEXPIRE HSET
-@retry safe: a second call sets the lease from its own time
+@retry safe: a second call counts from its own time
 
-A lease that ran out is lost even if nobody else took it: extend never grants.
+A lease never gets shorter. One that ran out is lost even if nobody else took it: extend never grants.
 ]]
 local owner = ARGV[1]
 if #KEYS ~= 1 or #ARGV ~= 3 then
@@ -35,7 +35,7 @@ if #owner < 1 or #owner > 128 or string.find(owner, ' ', 1, true) then
   return redis.error_reply('BADARG owner must be 1 to 128 bytes without spaces')
 end
 
-local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'fence')
+local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'fence', 'granted_ms')
 if lock.err then
   return lock
 end
@@ -50,7 +50,9 @@ end
 if owner ~= lock[1] or remaining_ms == 0 then
   return {2, remaining_ms, now_us}
 end
+-- Never shorter than it was: a late copy of a request must not end what the holder was told since.
+local lease_ms = math.max(ttl_ms, math.min(remaining_ms, tonumber(lock[4])))
 -- PEXPIRE first: a full server accepts it, and then the HSET that follows.
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl_ms + retention_ms))
-redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + ttl_ms), 'granted_ms', ARGV[2])
-return {1, ttl_ms, now_us, lock[3]}
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))
+redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + lease_ms), 'granted_ms', lease_ms)
+return {1, lease_ms, now_us, lock[3]}

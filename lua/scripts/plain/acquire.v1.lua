@@ -36,11 +36,15 @@ local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'table' then
   return holder
 end
+local remaining_ms = redis.call('PTTL', KEYS[1])
 if holder == owner then
+  -- Never shorter than it was: a late copy of a request must not end what the holder was told since.
+  if remaining_ms > ttl_ms then
+    return {1, remaining_ms}
+  end
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return {1, ttl_ms}
 end
-local remaining_ms = redis.call('PTTL', KEYS[1])
 if remaining_ms < 0 then
   return {6, 0}
 end

@@ -6,15 +6,15 @@
 @complexity O(1)
 @key lock: string, the user's own key with the owner token as its value
 @arg owner: owner token of the attempt that holds the lease, 1 to 128 bytes
-@arg ttl_ms: length of the lease from now, 1 to 2678400000
+@arg ttl_ms: least length of the lease from now, 1 to 2678400000
 @reply 1 extended: remaining_ms
 @reply 2 lost: remaining_ms
 @error BADARG an argument is missing or out of range; nothing was written
 @error WRONGTYPE the key holds something else; nothing was written
-@effects GET PEXPIRE
-@retry safe: a second call sets the lease from its own time
+@effects GET PTTL PEXPIRE
+@retry safe: a second call counts from its own time
 
-remaining_ms is 0 in reply 2: who holds the key now, and for how long, is not looked up.
+A lease never gets shorter. remaining_ms is 0 in reply 2: who holds the key now, and for how long, is not looked up.
 ]]
 local owner, ttl_ms = ARGV[1], tonumber(ARGV[2])
 if #KEYS ~= 1 or #ARGV ~= 2 then
@@ -33,6 +33,11 @@ if type(holder) == 'table' then
 end
 if holder ~= owner then
   return {2, 0}
+end
+-- Never shorter than it was: a late copy of a request must not end what the holder was told since.
+local remaining_ms = redis.call('PTTL', KEYS[1])
+if remaining_ms > ttl_ms then
+  return {1, remaining_ms}
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {1, ttl_ms}

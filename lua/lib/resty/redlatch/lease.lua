@@ -37,52 +37,32 @@ function methods:remaining()
   return max(self.deadline - clock(), 0)
 end
 
--- After this the lease cannot last longer than a request that is on its way could make it.
-local function expect_at_most(self, ttl, sent)
-  local deadline = sent + ttl - margin(ttl)
-  self.deadline = self.deadline and min(self.deadline, deadline) or nil
-end
-
--- @param number counts the extends of this lease
--- @param overlaps whether another extend of it is on its way
-local function extend(self, ttl, number, overlaps)
-  local lock, before = self.lock, self.deadline
-  local give_up = before or clock() + 2 * lock.timeout
+local function extend(self, ttl)
+  local lock = self.lock
+  local give_up = clock() + 2 * lock.timeout
   local unknown
   repeat
-    local started = clock()
-    expect_at_most(self, ttl, started)
-    local word, detail, third, fence = lock.family.extend(lock, self, ttl, min(lock.timeout, give_up - started),
-      unknown ~= nil)
+    local left = (self.deadline or give_up) - clock()
+    local word, detail, third, fence = lock.family.extend(lock, self, ttl, min(lock.timeout, left), unknown ~= nil)
     if word == "extended" then
-      -- A lost request for a shorter lease may still be on its way and be obeyed after this one.
-      local sure = min(ttl, self.shortest_lost or ttl)
       self.ttl, self.fence = ttl, fence or self.fence
-      -- Of two extends at the same time nobody knows which one the server obeyed last: the shorter one counts.
-      local proved = third + sure - margin(sure)
-      local alone = not overlaps and number == self.extends
-      self.deadline = alone and proved or min(self.deadline or proved, proved)
+      self.deadline = max(self.deadline or 0, third + ttl - margin(ttl))
       return true
     elseif word == "lost" then
       self.ended = "lost"
       return nil, "lost"
     elseif third == "unknown" then
       unknown = detail
-      self.shortest_lost = min(ttl, self.shortest_lost or ttl)
-      give_up = min(give_up, self.deadline or give_up)
       sleep(0.005)
     elseif not unknown then
-      if not overlaps and number == self.extends then
-        self.deadline = before
-      end
       return nil, detail
     elseif third == "connection" then
       sleep(0.02)
     else
       return nil, unknown .. ", and then: " .. detail
     end
-  until clock() >= give_up
-  if before then
+  until clock() >= (self.deadline or give_up)
+  if self.deadline then
     self.ended = "lost"
     return nil, "lost"
   end
@@ -91,7 +71,7 @@ end
 
 -- @syntax ok, err = lease:extend(ttl?)
 -- @context rewrite, access, content, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
--- @param ttl length of the lease from now, in seconds; defaults to the TTL of the last acquire or extend
+-- @param ttl least length of the lease from now, in seconds: it never gets shorter; defaults to the TTL of the last acquire or extend
 -- @return true; or nil and "lost", "unknown: …", "connection: …", "script missing" or "redis: …". After "lost" the
 --   name must not be used any more. After another error the lease lasts for `remaining` seconds.
 -- @throws when ttl is not 0.001 to 2678400 or the phase cannot wait
@@ -104,10 +84,7 @@ function methods:extend(ttl)
     self.ended = self.ended or "lost"
     return nil, "lost"
   end
-  self.extends, self.extending = (self.extends or 0) + 1, (self.extending or 0) + 1
-  local ok, err = extend(self, options.whole_milliseconds(ttl or self.ttl), self.extends, self.extending > 1)
-  self.extending = self.extending - 1
-  return ok, err
+  return extend(self, options.whole_milliseconds(ttl or self.ttl))
 end
 
 -- @syntax ok, err = lease:release()
