@@ -102,9 +102,9 @@ impl Listener {
         self.wakes.recv().await.unwrap_or(Wake::Ask)
     }
 
-    /// Forgets the messages that have come so far and tells whether there were any.
-    pub(super) fn drain(&mut self) -> bool {
-        std::iter::from_fn(|| self.wakes.try_recv().ok()).count() > 0
+    /// A message that has come already.
+    pub(super) fn heard(&mut self) -> Option<Wake> {
+        self.wakes.try_recv().ok()
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Client, MAX_TTL, abandon::Guard, check_range, lock::Mutex, target::Target};
 use crate::{
     Error, ErrorKind, Fence, Name, clock,
-    protocol::{Moment, Tenure},
+    protocol::{Moment, Releasing, Tenure},
 };
 
 /// The right to use a resource for a time.
@@ -65,19 +65,12 @@ impl Lease<Mutex> {
 }
 
 impl<F> Lease<F> {
-    pub(super) fn start(
-        client: Client,
-        target: Target,
-        owner: String,
-        fence: Fence,
-        tenure: Tenure,
-        guard: Guard,
-    ) -> Self {
+    pub(super) fn start(client: Client, target: Target, fence: Fence, tenure: Tenure, guard: Guard) -> Self {
         let core = Arc::new(Core {
             id: client.next_lease_id(),
             client,
             target,
-            owner,
+            owner: guard.owner().to_owned(),
             fence,
             tenure: StdMutex::new(tenure),
             extending: tokio::sync::Mutex::default(),
@@ -165,7 +158,8 @@ impl<F> Lease<F> {
         self.core.give_back();
         let timeout = self.core.client.shared.caller.timeout();
         let until = self.core.tenure().deadline().max(clock::now() + timeout);
-        let outcome = self.core.target.release(self.core.client.caller(), &self.core.owner, until).await;
+        let releasing = Releasing::new(clock::now(), until, None);
+        let outcome = self.core.target.release(self.core.client.caller(), &self.core.owner, releasing, None).await;
         if let Some(guard) = self.guard.take() {
             guard.disarm();
         }

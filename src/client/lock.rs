@@ -6,15 +6,15 @@ use super::{
     Client, MAX_TTL,
     abandon::Guard,
     check_range,
-    inbox::{Listener, Wake},
+    inbox::Wake,
     lease::Lease,
-    target::{Family, RETRY_PAUSE, Target},
+    target::{Family, Target},
 };
 use crate::{
     Error, ErrorKind, Fence, Name,
     call::{Acquire, AcquireArgs, Caller, PlainAcquire},
     clock,
-    protocol::{Moment, Tenure, Waiter},
+    protocol::{Acquiring, Answer, Moment, Question, Step, Terms},
 };
 
 /// How long a call goes on asking when the server does not answer, beyond its timeout: a fail-over takes seconds.
@@ -134,7 +134,8 @@ impl<F> Lock<F> {
     ///
     /// When the future is dropped, what it may have acquired is given back in the background.
     pub async fn try_acquire(&self) -> Result<Attempt<F>, Error> {
-        self.attempt(None, Some(clock::now())).await
+        let patience = self.caller().timeout();
+        self.attempt(Acquiring::once(self.terms(patience), clock::now()), false).await
     }
 
     /// Waits in the queue for at most `limit`. The answer may come later by the client's timeout for one command.
@@ -170,136 +171,95 @@ impl<F> Lock<F> {
         }
     }
 
-    async fn attempt_in_queue(&self, limit: Option<Moment>) -> Result<Attempt<F>, Error> {
-        let inbox = &self.client.shared.inbox;
-        let channel = match self.target.family {
-            Family::Mutex => inbox.channel(self.caller()).await?,
-            Family::Plain => None,
-        };
-        self.attempt(Some(Waiter::new(self.client.shared.settings.claim, self.ttl, channel.is_some())), limit).await
-    }
-
     fn caller(&self) -> &Caller {
         &self.client.shared.caller
     }
 
-    /// The loop of one owner token. Without a `waiter` it asks once; `limit` ends the wait.
-    async fn attempt(&self, mut waiter: Option<Waiter>, limit: Option<Moment>) -> Result<Attempt<F>, Error> {
-        let owner = self.client.owner();
-        let guard = Guard::new(&self.client, &self.target, &owner, self.ttl);
-        let mut listener = waiter.is_some().then(|| self.client.shared.inbox.listen(&owner));
-        let patience = if waiter.is_some() { OUTAGE } else { self.caller().timeout() };
-        // Since when no reply has come that was of use.
-        let mut silent_since = None;
+    fn terms(&self, patience: Duration) -> Terms {
+        let settings = &self.client.shared.settings;
+        Terms {
+            ttl: self.ttl,
+            claim: settings.claim,
+            renew: self.renew,
+            max_hold: self.max_hold,
+            timeout: settings.timeout,
+            patience,
+        }
+    }
+
+    async fn attempt_in_queue(&self, limit: Option<Moment>) -> Result<Attempt<F>, Error> {
+        let pushed = self.target.family == Family::Mutex;
+        self.attempt(Acquiring::in_queue(self.terms(OUTAGE), pushed, limit, clock::now()), true).await
+    }
+
+    /// Does what `acquiring` decides, with an owner token of its own. `waits`: in the queue.
+    async fn attempt(&self, mut acquiring: Acquiring, waits: bool) -> Result<Attempt<F>, Error> {
+        let mut guard = Guard::new(&self.client, &self.target, self.ttl, waits);
+        let mut trouble = None;
         loop {
-            let sent = clock::now();
-            let mut remaining = Duration::ZERO;
-            match self.ask(&owner, waiter.as_ref(), limit).await {
-                Ok(Acquire::Granted { fence, .. }) => {
-                    if let Some(tenure) = self.tenure(sent, self.ttl) {
-                        return Ok(Attempt::Granted(self.lease(owner, fence, tenure, guard)));
+            match acquiring.step(clock::now()) {
+                Step::Ask(question) => {
+                    guard.set_late(acquiring.late());
+                    let sent = clock::now();
+                    let answer = self.ask(guard.owner(), &question, &mut acquiring, waits).await;
+                    let now = clock::now();
+                    // Messages that came before the answer.
+                    while let Some(wake) = guard.heard() {
+                        hear(&mut acquiring, wake, now);
                     }
-                    // The reply took longer than the lease lasts.
-                    if clock::now().since(*silent_since.get_or_insert(sent)) >= patience {
-                        return Err(Error::lost(&self.target.name));
-                    }
-                    tokio::time::sleep(RETRY_PAUSE.mul_f64(fastrand::f64())).await;
-                }
-                Ok(Acquire::Queued { remaining: rest, position, .. }) => {
-                    silent_since = None;
-                    if let Some(waiter) = &mut waiter {
-                        waiter.answered(sent, position, rest);
-                    }
-                    if let (Some(waiter), Some(listener)) = (&waiter, &mut listener) {
-                        match self.wait(waiter, listener, rest, limit).await {
-                            Some(Wake::Granted { fence, lease }) => {
-                                // Without renewals a claim lease would stay that short: ask for the whole TTL.
-                                let since = waiter.proven_since(lease, clock::now()).filter(|_| self.renew);
-                                if let Some(tenure) = since.and_then(|since| self.tenure(since, lease)) {
-                                    return Ok(Attempt::Granted(self.lease(owner, fence, tenure, guard)));
-                                }
-                            }
-                            Some(Wake::Ask) => tokio::time::sleep(RETRY_PAUSE.mul_f64(fastrand::f64())).await,
-                            None => {}
+                    match answer {
+                        Ok(answer) => acquiring.answered(sent, answer, now, fastrand::f64()),
+                        Err(error) if matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable) => {
+                            acquiring.unanswered(sent, now, fastrand::f64());
+                            trouble = Some(error);
                         }
+                        Err(error) => return Err(error),
                     }
-                    remaining = rest;
+                    guard.set_late(acquiring.late());
                 }
-                Ok(Acquire::Held { remaining: rest, .. }) => {
-                    silent_since = None;
-                    remaining = rest;
-                    if waiter.is_none() {
+                Step::Wait(until) => tokio::select! {
+                    wake = guard.hears() => hear(&mut acquiring, wake, clock::now()),
+                    () = clock::sleep_until(until) => {}
+                },
+                Step::Granted { fence, tenure } => {
+                    guard.stop_listening();
+                    let lease = Lease::start(self.client.clone(), self.target.clone(), fence, tenure, guard);
+                    return Ok(Attempt::Granted(lease));
+                }
+                Step::Held { remaining } => {
+                    if !waits {
                         guard.disarm();
-                        return Ok(Attempt::Held(Held { remaining }));
                     }
-                    self.pause(rest, limit).await;
+                    return Ok(Attempt::Held(Held { remaining }));
                 }
-                Ok(Acquire::TooLate { remaining: rest, .. }) => {
-                    remaining = rest;
-                    silent_since = None;
+                Step::Lost => return Err(Error::lost(&self.target.name)),
+                Step::Silent => {
+                    return Err(trouble.unwrap_or_else(|| Error::unknown("acquire", self.caller().timeout())));
                 }
-                Ok(Acquire::Spent { .. }) => return Err(Error::lost(&self.target.name)),
-                Err(error) if matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable) => {
-                    let silence = clock::now().since(*silent_since.get_or_insert(sent));
-                    if silence >= patience || (waiter.is_some() && is_over(limit)) {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
-                }
-                Err(error) => return Err(error),
-            }
-            if waiter.is_some() && is_over(limit) {
-                return Ok(Attempt::Held(Held { remaining }));
             }
         }
     }
 
-    /// Waits for a message until the next heartbeat is due or the limit is over.
-    async fn wait(
+    async fn ask(
         &self,
-        waiter: &Waiter,
-        listener: &mut Listener,
-        remaining: Duration,
-        limit: Option<Moment>,
-    ) -> Option<Wake> {
-        let now = clock::now();
-        // A message that is here already may speak of a grant from before this answer.
-        if listener.drain() || remaining.is_zero() {
-            return None;
-        }
-        let heartbeat = waiter.next_heartbeat(now, fastrand::f64());
-        let until = limit.map_or(heartbeat, |limit| limit.min(heartbeat));
-        tokio::select! {
-            wake = listener.next() => Some(wake),
-            () = clock::sleep_until(until) => None,
-        }
-    }
-
-    /// The plain family has no queue: poll with growing, jittered pauses within the holder's lease.
-    async fn pause(&self, remaining: Duration, limit: Option<Moment>) {
-        let pause = (remaining / 8).clamp(Duration::from_millis(2), Duration::from_millis(100));
-        let until = clock::now() + pause.mul_f64(0.5 + fastrand::f64());
-        clock::sleep_until(limit.map_or(until, |limit| limit.min(until))).await;
-    }
-
-    async fn ask(&self, owner: &str, waiter: Option<&Waiter>, limit: Option<Moment>) -> Result<Acquire, Error> {
+        owner: &str,
+        question: &Question,
+        acquiring: &mut Acquiring,
+        waits: bool,
+    ) -> Result<Answer, Error> {
         let settings = &self.client.shared.settings;
         if self.target.family == Family::Plain {
             return Ok(match self.caller().plain_acquire(&self.target.key, owner.as_bytes(), self.ttl).await? {
-                PlainAcquire::Granted { remaining } => Acquire::Granted { remaining, now_us: 0, fence: Fence::NONE },
-                PlainAcquire::Held { remaining } => Acquire::Held { remaining, now_us: 0 },
-                PlainAcquire::HeldWithoutTtl => Acquire::Held { remaining: Duration::ZERO, now_us: 0 },
+                PlainAcquire::Granted { .. } => Answer::Granted { fence: Fence::NONE },
+                PlainAcquire::Held { remaining } => Answer::Held { remaining },
+                PlainAcquire::HeldWithoutTtl => Answer::Held { remaining: Duration::ZERO },
             });
         }
-        let give_up = clock::now() + settings.timeout;
-        let give_up = match (waiter, limit) {
-            (Some(_), Some(limit)) => limit.min(give_up),
-            _ => give_up,
-        };
-        let inbox = match waiter {
-            Some(_) => self.client.shared.inbox.channel(self.caller()).await?,
-            None => None,
-        };
+        let inbox = if waits { self.client.shared.inbox.channel(self.caller()).await? } else { None };
+        if inbox.is_none() {
+            acquiring.without_inbox();
+        }
+        let not_after_us = self.client.server_clock().at(question.give_up);
         let reply = self
             .caller()
             .acquire(
@@ -307,9 +267,9 @@ impl<F> Lock<F> {
                 &AcquireArgs {
                     owner,
                     ttl: self.ttl,
-                    queue: waiter.map_or(Duration::ZERO, Waiter::window),
+                    queue: question.window,
                     claim: settings.claim,
-                    not_after_us: self.client.server_us_at(give_up),
+                    not_after_us,
                     fence_floor: self.fence_floor,
                     retention: settings.retention,
                     label: &settings.label,
@@ -318,21 +278,21 @@ impl<F> Lock<F> {
                 },
             )
             .await?;
-        self.client.learn_server_time(reply.now_us());
-        Ok(reply)
-    }
-
-    /// A lease of `length` that was asked for at `sent`; `None` when it is over already.
-    fn tenure(&self, sent: Moment, length: Duration) -> Option<Tenure> {
-        let tenure = Tenure::granted(sent, length, self.ttl, self.renew, self.max_hold);
-        (clock::now() < tenure.deadline()).then_some(tenure)
-    }
-
-    fn lease(&self, owner: String, fence: Fence, tenure: Tenure, guard: Guard) -> Lease<F> {
-        Lease::start(self.client.clone(), self.target.clone(), owner, fence, tenure, guard)
+        let (answer, now_us) = match reply {
+            Acquire::Granted { now_us, fence, .. } => (Answer::Granted { fence }, now_us),
+            Acquire::Queued { remaining, now_us, position } => (Answer::Queued { position, remaining }, now_us),
+            Acquire::Held { remaining, now_us } => (Answer::Held { remaining }, now_us),
+            Acquire::TooLate { remaining, now_us } => (Answer::TooLate { remaining }, now_us),
+            Acquire::Spent { now_us, .. } => (Answer::Spent, now_us),
+        };
+        self.client.server_clock().learn(now_us, clock::now());
+        Ok(answer)
     }
 }
 
-fn is_over(limit: Option<Moment>) -> bool {
-    limit.is_some_and(|limit| clock::now() >= limit)
+fn hear(acquiring: &mut Acquiring, wake: Wake, now: Moment) {
+    match wake {
+        Wake::Granted { fence, lease } => acquiring.pushed(fence, lease, now),
+        Wake::Ask => acquiring.disconnected(now, fastrand::f64()),
+    }
 }

@@ -9,7 +9,7 @@ mod target;
 
 use std::{
     sync::{
-        Arc, Mutex as StdMutex,
+        Arc, Mutex as StdMutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,12 +18,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{
-    Error, Name, Namespace,
-    call::{Acquire, Caller},
-    clock,
-    protocol::Moment,
-};
+use crate::{Error, Name, Namespace, call::Caller, clock, protocol::ServerClock};
 use abandon::Cleanup;
 use inbox::Inbox;
 use keeper::Keeper;
@@ -61,7 +56,7 @@ struct Shared {
     id: String,
     attempts: AtomicU64,
     leases: AtomicU64,
-    server_clock: StdMutex<Option<(u64, Moment)>>,
+    server_clock: StdMutex<ServerClock>,
 }
 
 impl Client {
@@ -137,15 +132,8 @@ impl Client {
         self.shared.leases.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Remembers the server's time that a reply just brought.
-    fn learn_server_time(&self, server_us: u64) {
-        *self.shared.server_clock.lock().unwrap_or_else(|broken| broken.into_inner()) = Some((server_us, clock::now()));
-    }
-
-    /// The server's time at `moment`, or a little earlier: the reply that we count from had travelled for a while.
-    fn server_us_at(&self, moment: Moment) -> Option<u64> {
-        let known = *self.shared.server_clock.lock().unwrap_or_else(|broken| broken.into_inner());
-        known.map(|(server_us, then)| server_us + u64::try_from(moment.since(then).as_micros()).unwrap_or(u64::MAX / 2))
+    fn server_clock(&self) -> MutexGuard<'_, ServerClock> {
+        self.shared.server_clock.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 }
 
@@ -269,7 +257,10 @@ impl ClientBuilder {
                 }
             }
         }
-        let server_us = caller.server_us().await?;
+        let mut server_clock = ServerClock::default();
+        if let Some(server_us) = caller.server_us().await? {
+            server_clock.learn(server_us, clock::now());
+        }
         let (cleanups, queue) = mpsc::unbounded_channel();
         tokio::spawn(abandon::release_all(queue));
         let keeper = Arc::<Keeper>::default();
@@ -287,7 +278,7 @@ impl ClientBuilder {
                 id,
                 attempts: AtomicU64::new(0),
                 leases: AtomicU64::new(0),
-                server_clock: StdMutex::new(server_us.map(|server_us| (server_us, clock::now()))),
+                server_clock: StdMutex::new(server_clock),
             }),
         })
     }
@@ -302,17 +293,4 @@ fn check_range(what: &str, value: Duration, min: Duration, max: Duration) -> Res
         return Err(Error::invalid(format!("{what} must be {min:?} to {max:?}, not {value:?}")));
     }
     Ok(Duration::new(value.as_secs(), value.subsec_millis() * 1_000_000))
-}
-
-impl Acquire {
-    /// The server's time in this reply, microseconds since 1970.
-    pub fn now_us(&self) -> u64 {
-        match *self {
-            Self::Granted { now_us, .. }
-            | Self::Queued { now_us, .. }
-            | Self::Held { now_us, .. }
-            | Self::TooLate { now_us, .. }
-            | Self::Spent { now_us, .. } => now_us,
-        }
-    }
 }

@@ -2,18 +2,16 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use super::Client;
+use super::{
+    Client,
+    inbox::{Listener, Wake},
+};
 use crate::{
     Error, ErrorKind, Name,
     call::{Caller, Extend, PlainExtend, PlainRelease, Release},
     clock,
-    protocol::Moment,
+    protocol::{Errand, Given, Releasing},
 };
-
-/// Pause before a command is repeated that got no answer.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Releases of one lock that skip dead waiters: 100000 places, 64 looked at in each.
-const RELEASE_ROUNDS: usize = 1600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
@@ -58,47 +56,67 @@ impl Target {
         if kept { Ok(()) } else { Err(Error::lost(&self.name)) }
     }
 
-    /// Releases and repeats what got no answer until `until`.
-    pub(super) async fn release(&self, caller: &Caller, owner: &str, until: Moment) -> Result<(), Error> {
-        let mut unanswered = false;
+    /// Does what `releasing` decides; a message for the owner token comes by `listener`.
+    pub(super) async fn release(
+        &self,
+        caller: &Caller,
+        owner: &str,
+        mut releasing: Releasing,
+        mut listener: Option<&mut Listener>,
+    ) -> Result<(), Error> {
+        let mut trouble = None;
         loop {
-            match self.release_once(caller, owner).await {
-                Ok(true) => return Ok(()),
-                Ok(false) if unanswered => {
+            match releasing.next(clock::now()) {
+                Errand::Ask => {
+                    let sent = clock::now();
+                    match self.release_once(caller, owner).await {
+                        Ok((ours, pending)) => releasing.answered(sent, ours, pending, clock::now()),
+                        Err(error) if error.is_retryable() => {
+                            releasing.unanswered(error.kind() == ErrorKind::Unknown, clock::now());
+                            trouble = Some(error);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Errand::Wait(until) => tokio::select! {
+                    wake = next_message(&mut listener) => if matches!(wake, Wake::Granted { .. }) {
+                        releasing.pushed(clock::now());
+                    },
+                    () = clock::sleep_until(until) => {}
+                },
+                Errand::Done(Given::Back) => return Ok(()),
+                Errand::Done(Given::Lost) => return Err(Error::lost(&self.name)),
+                Errand::Done(Given::Unknown) => {
                     return Err(Error::new(
                         ErrorKind::Unknown,
                         format!("unknown whether the release of {} came in time: its first reply was lost", self.name),
                     ));
                 }
-                Ok(false) => return Err(Error::lost(&self.name)),
-                Err(error) if error.is_retryable() && clock::now() < until => {
-                    unanswered |= error.kind() == ErrorKind::Unknown;
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                Errand::Done(Given::Silent) => {
+                    return Err(trouble.unwrap_or_else(|| Error::unknown("release", caller.timeout())));
                 }
-                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Whether the lease or the place was the owner's to give back.
-    async fn release_once(&self, caller: &Caller, owner: &str) -> Result<bool, Error> {
+    /// Whether the lease or the place was the owner's to give back, and whether dead waiters are left to skip.
+    async fn release_once(&self, caller: &Caller, owner: &str) -> Result<(bool, bool), Error> {
         if self.family == Family::Plain {
-            return Ok(caller.plain_release(&self.key, owner.as_bytes()).await? == PlainRelease::Released);
+            return Ok((caller.plain_release(&self.key, owner.as_bytes()).await? == PlainRelease::Released, false));
         }
-        let mut ours = None;
-        for _ in 0..RELEASE_ROUNDS {
-            let (outcome, more) = match caller.release(&self.key, owner).await? {
-                Release::Released { pending, .. }
-                | Release::HandedOff { pending, .. }
-                | Release::Left { pending, .. }
-                | Release::ReleasedBefore { pending, .. } => (true, pending),
-                Release::NotHeld { pending, .. } => (false, pending),
-            };
-            let ours = *ours.get_or_insert(outcome);
-            if !more {
-                return Ok(ours);
-            }
-        }
-        Ok(ours.unwrap_or(false))
+        Ok(match caller.release(&self.key, owner).await? {
+            Release::Released { pending, .. }
+            | Release::HandedOff { pending, .. }
+            | Release::Left { pending, .. }
+            | Release::ReleasedBefore { pending, .. } => (true, pending),
+            Release::NotHeld { pending, .. } => (false, pending),
+        })
+    }
+}
+
+async fn next_message(listener: &mut Option<&mut Listener>) -> Wake {
+    match listener {
+        Some(listener) => listener.next().await,
+        None => std::future::pending().await,
     }
 }

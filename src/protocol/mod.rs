@@ -1,14 +1,25 @@
-//! Decisions of a waiter and of a lease, as pure functions of what happened and what time it is.
+//! The decisions of an attempt, of a lease and of a release, as pure functions of what happened and what time it is.
 //!
-//! No I/O and no clock reads: callers pass a [`Moment`], so that the same code runs under a simulated clock.
+//! No I/O and no clock reads: callers pass a [`Moment`], so that the same code runs under a simulated clock. An
+//! [`Acquiring`] ends in a [`Tenure`], and both end in a [`Releasing`].
 
+mod acquiring;
+mod releasing;
+mod server_clock;
 mod tenure;
 mod waiter;
 
 use std::{ops::Add, time::Duration};
 
+pub use acquiring::{Acquiring, Answer, Question, Step, Terms};
+pub use releasing::{Errand, Given, Releasing};
+pub use server_clock::ServerClock;
 pub use tenure::{Next, Tenure};
-pub use waiter::Waiter;
+
+use waiter::Waiter;
+
+/// Pause before a question is repeated that got no answer of use.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A reading of the boot-time clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

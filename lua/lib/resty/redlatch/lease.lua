@@ -71,7 +71,7 @@ end
 
 -- @syntax ok, err = lease:extend(ttl?)
 -- @context rewrite, access, content, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
--- @param ttl least length of the lease from now, in seconds: it never gets shorter; defaults to the TTL of the last acquire or extend
+-- @param ttl least length of the lease from now, in seconds, as it never gets shorter; defaults to the last TTL
 -- @return true; or nil and "lost", "unknown: …", "connection: …", "script missing" or "redis: …". After "lost" the
 --   name must not be used any more. After another error the lease lasts for `remaining` seconds.
 -- @throws when ttl is not 0.001 to 2678400 or the phase cannot wait

@@ -1,0 +1,391 @@
+//! One attempt from its first question to a lease or to "no".
+
+use std::time::Duration;
+
+use super::{Moment, RETRY_PAUSE, Tenure, Waiter, margin};
+use crate::Fence;
+
+/// What an attempt is made with.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Length of the lease.
+    pub ttl: Duration,
+    /// Length of the lease that a hand-off starts with.
+    pub claim: Duration,
+    /// Whether the lease will be renewed.
+    pub renew: bool,
+    /// How long it will be renewed, from its grant.
+    pub max_hold: Option<Duration>,
+    /// The longest that one question may take.
+    pub timeout: Duration,
+    /// For how long to ask on while no answer of use comes.
+    pub patience: Duration,
+}
+
+/// The server's answer to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the script's header")]
+pub enum Answer {
+    /// The owner token has the lease.
+    Granted { fence: Fence },
+    /// It has a place in the queue.
+    Queued { position: u64, remaining: Duration },
+    /// Somebody else has the lease.
+    Held { remaining: Duration },
+    /// The question arrived too late to be granted.
+    TooLate { remaining: Duration },
+    /// The owner token has released before.
+    Spent,
+}
+
+/// An acquire to be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// How long the place in the queue is to stay alive; zero to try without waiting.
+    pub window: Duration,
+    /// When the asker stops waiting for the answer: nothing may be granted after it.
+    pub give_up: Moment,
+}
+
+/// What to do next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Send this question and report what became of it.
+    Ask(Question),
+    /// Report messages until this moment.
+    Wait(Moment),
+    /// The lease is granted.
+    Granted {
+        /// Its fencing token.
+        fence: Fence,
+        /// What is proven of it.
+        tenure: Tenure,
+    },
+    /// Somebody else has the lease, and the time to wait is over.
+    Held {
+        /// What was left of the other's lease when it was last heard of; zero when that is unknown.
+        remaining: Duration,
+    },
+    /// The lease was granted, and over before that was known here.
+    Lost,
+    /// No answer came for too long.
+    Silent,
+}
+
+/// The decisions of one owner token's attempt. The driver asks for the next [`step`](Self::step) and reports events.
+#[derive(Clone, Debug)]
+pub struct Acquiring {
+    terms: Terms,
+    waiter: Option<Waiter>,
+    limit: Option<Moment>,
+    state: State,
+    asked: bool,
+    remaining: Duration,
+    /// Since when no answer of use has come.
+    silent_since: Option<Moment>,
+    /// Until when a question without an answer may still take effect.
+    late: Option<Moment>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Due(Moment),
+    /// A question is on its way. `heard`: a message came meanwhile.
+    Asked {
+        give_up: Moment,
+        heard: bool,
+    },
+    Over(Step),
+}
+
+impl Acquiring {
+    /// An attempt that does not wait.
+    pub fn once(terms: Terms, now: Moment) -> Self {
+        Self::new(terms, None, None, now)
+    }
+
+    /// An attempt that waits until `limit`. `pushed`: a hand-off reaches it as a message.
+    pub fn in_queue(terms: Terms, pushed: bool, limit: Option<Moment>, now: Moment) -> Self {
+        let waiter = Waiter::new(terms.claim, terms.ttl, pushed);
+        Self::new(terms, Some(waiter), limit, now)
+    }
+
+    fn new(terms: Terms, waiter: Option<Waiter>, limit: Option<Moment>, now: Moment) -> Self {
+        Self {
+            terms,
+            waiter,
+            limit,
+            state: State::Due(now),
+            asked: false,
+            remaining: Duration::ZERO,
+            silent_since: None,
+            late: None,
+        }
+    }
+
+    /// It turned out that no message can reach this attempt: it has to ask more often.
+    pub fn without_inbox(&mut self) {
+        if self.waiter.is_some() {
+            self.waiter = Some(Waiter::new(self.terms.claim, self.terms.ttl, false));
+        }
+    }
+
+    /// Until when a question that has no answer may still take effect.
+    pub fn late(&self) -> Option<Moment> {
+        let open = match self.state {
+            State::Asked { give_up, .. } => Some(give_up),
+            State::Due(_) | State::Over(_) => None,
+        };
+        self.late.max(open).map(|late| late + margin(self.terms.timeout))
+    }
+
+    /// What to do at `now`. Not to be called between a question and the report of its fate.
+    pub fn step(&mut self, now: Moment) -> Step {
+        match &self.state {
+            State::Over(outcome) => outcome.clone(),
+            State::Asked { give_up, .. } => Step::Wait(*give_up),
+            State::Due(_) if self.asked && self.is_over(now) => self.end(Step::Held { remaining: self.remaining }),
+            State::Due(at) if now < *at => Step::Wait(self.limit.map_or(*at, |limit| limit.min(*at))),
+            State::Due(_) => {
+                let give_up = now + self.terms.timeout;
+                let give_up = self.limit.map_or(give_up, |limit| limit.min(give_up));
+                self.asked = true;
+                self.state = State::Asked { give_up, heard: false };
+                Step::Ask(Question { window: self.waiter.as_ref().map_or(Duration::ZERO, Waiter::window), give_up })
+            }
+        }
+    }
+
+    /// The question that was sent at `sent` is answered. `jitter` is between 0 and 1, here and below.
+    pub fn answered(&mut self, sent: Moment, answer: Answer, now: Moment, jitter: f64) {
+        let State::Asked { heard, .. } = self.state else { return };
+        match answer {
+            Answer::Granted { fence } => match self.tenure(sent, self.terms.ttl, now) {
+                Some(tenure) => drop(self.end(Step::Granted { fence, tenure })),
+                None => self.useless(sent, now, now + RETRY_PAUSE.mul_f64(jitter), Step::Lost),
+            },
+            Answer::Queued { position, remaining } => {
+                self.useful(remaining);
+                let Some(waiter) = &mut self.waiter else { return self.state = State::Due(now) };
+                waiter.answered(sent, position, remaining);
+                // A message that has come may speak of a grant from before this answer.
+                let soon = heard || remaining.is_zero();
+                self.state = State::Due(if soon { now } else { waiter.next_heartbeat(now, jitter) });
+            }
+            Answer::Held { remaining } => {
+                self.useful(remaining);
+                if self.waiter.is_none() {
+                    self.end(Step::Held { remaining });
+                } else {
+                    // A family without a queue: ask in growing pauses within the holder's lease.
+                    let pause = (remaining / 8).clamp(Duration::from_millis(2), Duration::from_millis(100));
+                    self.state = State::Due(now + pause.mul_f64(0.5 + jitter));
+                }
+            }
+            Answer::TooLate { remaining } => {
+                self.useful(remaining);
+                self.state = State::Due(now);
+            }
+            Answer::Spent => drop(self.end(Step::Lost)),
+        }
+    }
+
+    /// No answer came to the question that was sent at `sent`: it may have been obeyed, or be obeyed yet.
+    pub fn unanswered(&mut self, sent: Moment, now: Moment, jitter: f64) {
+        let State::Asked { give_up, .. } = self.state else { return };
+        self.late = self.late.max(Some(give_up));
+        if self.waiter.is_some() && self.is_over(now) {
+            self.end(Step::Silent);
+        } else {
+            self.useless(sent, now, now + RETRY_PAUSE.mul_f64(0.5 + jitter), Step::Silent);
+        }
+    }
+
+    /// A message says that a hand-off granted `lease` to this owner token.
+    ///
+    /// It counts at once when that is proven to be still valid; else the lease is asked for, as it is without
+    /// renewals, which would leave it as short as a claim lease.
+    pub fn pushed(&mut self, fence: Fence, lease: Duration, now: Moment) {
+        match &mut self.state {
+            State::Asked { heard, .. } => *heard = true,
+            State::Due(at) => {
+                *at = now;
+                let proven = self.waiter.as_ref().and_then(|waiter| waiter.proven_since(lease, now));
+                let tenure = proven.filter(|_| self.terms.renew).and_then(|since| self.tenure(since, lease, now));
+                if let Some(tenure) = tenure {
+                    self.end(Step::Granted { fence, tenure });
+                }
+            }
+            State::Over(_) => {}
+        }
+    }
+
+    /// The connection broke, so that a message may be lost.
+    pub fn disconnected(&mut self, now: Moment, jitter: f64) {
+        match &mut self.state {
+            State::Asked { heard, .. } => *heard = true,
+            State::Due(at) => *at = (*at).min(now + RETRY_PAUSE.mul_f64(jitter)),
+            State::Over(_) => {}
+        }
+    }
+
+    fn is_over(&self, now: Moment) -> bool {
+        self.limit.is_some_and(|limit| now >= limit)
+    }
+
+    fn useful(&mut self, remaining: Duration) {
+        self.silent_since = None;
+        self.remaining = remaining;
+    }
+
+    /// Asks again at `at`, or ends with `outcome` when patience is over.
+    fn useless(&mut self, sent: Moment, now: Moment, at: Moment, outcome: Step) {
+        if now.since(*self.silent_since.get_or_insert(sent)) >= self.terms.patience {
+            self.end(outcome);
+        } else {
+            self.state = State::Due(at);
+        }
+    }
+
+    fn end(&mut self, outcome: Step) -> Step {
+        self.state = State::Over(outcome.clone());
+        outcome
+    }
+
+    /// A lease of `length` that was asked for at `sent`; `None` when it is over already.
+    fn tenure(&self, sent: Moment, length: Duration, now: Moment) -> Option<Tenure> {
+        let tenure = Tenure::granted(sent, length, self.terms.ttl, self.terms.renew, self.terms.max_hold);
+        (now < tenure.deadline()).then_some(tenure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_millis(1280);
+
+    const fn at(ms: u64) -> Moment {
+        Moment::from_boot(Duration::from_millis(ms))
+    }
+
+    fn terms() -> Terms {
+        Terms {
+            ttl: TTL,
+            claim: TTL,
+            renew: true,
+            max_hold: None,
+            timeout: Duration::from_millis(1000),
+            patience: Duration::from_millis(3000),
+        }
+    }
+
+    fn fence() -> Fence {
+        "7".parse().unwrap()
+    }
+
+    fn queued(position: u64, remaining: u64) -> Answer {
+        Answer::Queued { position, remaining: Duration::from_millis(remaining) }
+    }
+
+    /// A waiter whose question from `sent` was answered at `now`.
+    fn waiting(sent: u64, now: u64, limit: Option<Moment>) -> Acquiring {
+        let mut acquiring = Acquiring::in_queue(terms(), true, limit, at(sent));
+        assert!(matches!(acquiring.step(at(sent)), Step::Ask(_)));
+        acquiring.answered(at(sent), queued(2, 900), at(now), 1.0);
+        acquiring
+    }
+
+    #[track_caller]
+    fn deadline(acquiring: &mut Acquiring, now: u64) -> Moment {
+        match acquiring.step(at(now)) {
+            Step::Granted { tenure, .. } => tenure.deadline(),
+            step => panic!("{step:?}"),
+        }
+    }
+
+    #[test]
+    fn a_grant_counts_from_before_its_question() {
+        let mut acquiring = Acquiring::once(terms(), at(0));
+        acquiring.step(at(100));
+        acquiring.answered(at(100), Answer::Granted { fence: fence() }, at(300), 0.0);
+        assert_eq!(deadline(&mut acquiring, 300), at(100 + 1280 - 11));
+    }
+
+    #[test]
+    fn a_grant_that_is_over_when_it_arrives_is_asked_for_again() {
+        let mut acquiring = Acquiring::once(terms(), at(0));
+        acquiring.step(at(0));
+        acquiring.answered(at(0), Answer::Granted { fence: fence() }, at(1269), 0.0);
+        assert!(matches!(acquiring.step(at(1269)), Step::Ask(_)));
+        acquiring.answered(at(1269), Answer::Granted { fence: fence() }, at(3000), 0.0);
+        assert!(matches!(acquiring.step(at(3000)), Step::Lost));
+    }
+
+    #[test]
+    fn a_pushed_grant_counts_from_the_last_answered_question() {
+        let mut acquiring = waiting(0, 5, None);
+        acquiring.pushed(fence(), TTL, at(300));
+        assert_eq!(deadline(&mut acquiring, 300), at(1280 - 11));
+    }
+
+    #[test]
+    fn a_message_that_crosses_a_question_is_not_believed() {
+        let mut acquiring = waiting(0, 5, None);
+        assert!(matches!(acquiring.step(at(500)), Step::Ask(_)));
+        acquiring.pushed(fence(), TTL, at(501));
+        acquiring.answered(at(500), queued(1, 900), at(502), 1.0);
+        assert!(matches!(acquiring.step(at(502)), Step::Ask(_)));
+    }
+
+    #[test]
+    fn without_renewals_a_pushed_grant_is_asked_for() {
+        let mut acquiring = Acquiring::in_queue(Terms { renew: false, ..terms() }, true, None, at(0));
+        acquiring.step(at(0));
+        acquiring.answered(at(0), queued(1, 900), at(1), 1.0);
+        acquiring.pushed(fence(), TTL, at(2));
+        assert!(matches!(acquiring.step(at(2)), Step::Ask(_)));
+    }
+
+    #[test]
+    fn the_limit_ends_the_wait_but_not_the_first_question() {
+        let mut acquiring = Acquiring::in_queue(terms(), true, Some(at(0)), at(0));
+        assert!(matches!(acquiring.step(at(0)), Step::Ask(Question { give_up, .. }) if give_up == at(0)));
+        let mut acquiring = waiting(0, 5, Some(at(50)));
+        assert!(matches!(acquiring.step(at(5)), Step::Wait(until) if until == at(50)));
+        assert!(matches!(acquiring.step(at(50)), Step::Held { remaining } if remaining == Duration::from_millis(900)));
+    }
+
+    #[test]
+    fn a_broken_connection_makes_every_waiter_ask_soon() {
+        let mut acquiring = waiting(0, 5, None);
+        acquiring.disconnected(at(10), 0.5);
+        assert!(matches!(acquiring.step(at(10)), Step::Wait(until) if until == at(35)));
+    }
+
+    #[test]
+    fn patience_counts_from_the_first_question_without_a_useful_answer() {
+        let mut acquiring = waiting(0, 5, None);
+        for sent in [1000, 2000, 3000] {
+            assert!(matches!(acquiring.step(at(sent)), Step::Ask(_)));
+            acquiring.unanswered(at(sent), at(sent + 500), 0.0);
+        }
+        assert!(matches!(acquiring.step(at(4000)), Step::Ask(_)));
+        acquiring.unanswered(at(4000), at(4001), 0.0);
+        assert!(matches!(acquiring.step(at(4001)), Step::Silent));
+    }
+
+    #[test]
+    fn a_question_without_answer_may_take_effect_until_it_was_given_up() {
+        let mut acquiring = Acquiring::once(terms(), at(0));
+        assert_eq!(acquiring.late(), None);
+        acquiring.step(at(0));
+        let late = at(1000) + margin(Duration::from_millis(1000));
+        assert_eq!(acquiring.late(), Some(late));
+        acquiring.unanswered(at(0), at(10), 0.0);
+        assert_eq!(acquiring.late(), Some(late));
+        acquiring.step(at(100));
+        acquiring.answered(at(100), Answer::Granted { fence: fence() }, at(101), 0.0);
+        assert_eq!(acquiring.late(), Some(late));
+    }
+}
