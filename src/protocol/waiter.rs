@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::{Moment, margin};
 
+/// How many waiters that died together cost one claim lease, even if the server still counts them as subscribed.
+const NEAR: u64 = 1024;
+/// The shortest time between two heartbeats.
+const OFTEN: Duration = Duration::from_millis(25);
+
 /// One place in a queue as its waiter sees it.
 #[derive(Clone, Debug)]
 pub struct Waiter {
@@ -19,8 +24,7 @@ impl Waiter {
     /// that heartbeats keep the place alive and tell who is the head before a lease like its own can end; else they
     /// are how it learns of a hand-off.
     pub fn new(claim: Duration, ttl: Duration, pushed: bool) -> Self {
-        let often = Duration::from_millis(25);
-        let heartbeat = (claim / 3).min(if pushed { (ttl / 3).max(often) } else { often });
+        let heartbeat = (claim / 3).min(if pushed { (ttl / 3).max(OFTEN) } else { OFTEN });
         Self { claim, heartbeat, answered: None, position: 1, remaining: Duration::ZERO }
     }
 
@@ -56,8 +60,12 @@ impl Waiter {
         (left >= lease / 3).then_some(since)
     }
 
+    /// Time between two heartbeats. It grows with the position, so that a long queue does not keep the server busy; the
+    /// [`NEAR`] first places ask in each third of a claim lease, which is what their windows follow from.
     fn interval(&self) -> Duration {
-        self.heartbeat * u32::try_from(self.position.div_ceil(64)).unwrap_or(u32::MAX).clamp(1, 6)
+        let times = |places| u32::try_from(self.position.div_ceil(places)).unwrap_or(u32::MAX).max(1);
+        let most = self.claim / 3 * times(NEAR).min(6);
+        self.heartbeat.saturating_mul(times(64)).min(most)
     }
 }
 
@@ -89,9 +97,20 @@ mod tests {
     }
 
     #[test]
+    fn waiters_far_behind_ask_less_often() {
+        let mut waiter = Waiter::new(CLAIM, Duration::from_millis(300), true);
+        waiter.answered(at(0), 65, Duration::ZERO);
+        assert_eq!(waiter.interval(), Duration::from_millis(200));
+        waiter.answered(at(0), NEAR, Duration::ZERO);
+        assert_eq!(waiter.interval(), Duration::from_millis(1000));
+        waiter.answered(at(0), 100_000, Duration::ZERO);
+        assert_eq!(waiter.interval(), Duration::from_millis(6000));
+    }
+
+    #[test]
     fn windows_of_the_first_places_are_no_longer_than_the_claim_lease() {
         let mut waiter = Waiter::new(CLAIM, 2 * CLAIM, true);
-        waiter.answered(at(0), 64, Duration::ZERO);
+        waiter.answered(at(0), NEAR, Duration::ZERO);
         assert_eq!(waiter.window(), CLAIM);
         waiter.answered(at(0), 10_000, Duration::ZERO);
         assert_eq!(waiter.window(), Duration::from_secs(18));
