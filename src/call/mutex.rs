@@ -56,7 +56,7 @@ pub enum Acquire {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the fields are those of the script's header")]
 pub enum Extend {
-    /// The lease runs again from now.
+    /// The lease lasts at least the TTL from now.
     Extended { remaining: Duration, now_us: u64, fence: Fence },
     /// The caller does not have the lease any more.
     Lost { remaining: Duration, now_us: u64 },

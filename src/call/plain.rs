@@ -28,7 +28,7 @@ pub enum PlainAcquire {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the fields are those of the script's header")]
 pub enum PlainExtend {
-    /// The lease runs again from now.
+    /// The lease lasts at least the TTL from now.
     Extended { remaining: Duration },
     /// The caller does not have the lease any more.
     Lost,

@@ -12,7 +12,7 @@ use crate::{
     release::{lost, repeated},
 };
 
-/// Sets the lease to its TTL again, from now.
+/// Makes the lease last its TTL from now, or longer if it does already.
 pub async fn extend(options: &ExtendOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, key) = global.key_of(&options.name)?;
     let owner = owner_file::read(&options.owner_file)?;

@@ -122,7 +122,7 @@ pub enum Verb {
     ///
     /// Nobody renews it: extend it before its TTL ends. Who has the owner token can extend and release it.
     Acquire(AcquireOptions),
-    /// Set a lease that `acquire` left held to its TTL again, from now
+    /// Make a lease that `acquire` left held last its TTL from now, or longer if it does already
     Extend(ExtendOptions),
     /// Give back a lease that `acquire` left held
     Release(ReleaseOptions),
@@ -287,7 +287,7 @@ pub struct AcquireOptions {
 pub struct ExtendOptions {
     /// The name that was acquired
     pub name: OsString,
-    /// Length of the lease from now
+    /// Least length of the lease from now
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
         default_value = duration::TTL)]
     pub ttl: Duration,
