@@ -224,7 +224,10 @@ impl Acquiring {
     pub fn disconnected(&mut self, now: Moment, jitter: f64) {
         match &mut self.state {
             State::Asked { heard, .. } => *heard = true,
-            State::Due(at) => *at = (*at).min(now + RETRY_PAUSE.mul_f64(jitter)),
+            State::Due(at) => {
+                let soon = self.waiter.as_ref().map_or(RETRY_PAUSE, Waiter::soon);
+                *at = (*at).min(now + soon.mul_f64(jitter));
+            }
             State::Over(_) => {}
         }
     }
@@ -357,10 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_makes_every_waiter_ask_soon() {
+    fn a_broken_connection_makes_every_waiter_ask_soon_but_not_all_at_once() {
         let mut acquiring = waiting(0, 5, None);
         acquiring.disconnected(at(10), 0.5);
         assert!(matches!(acquiring.step(at(10)), Step::Wait(until) if until == at(35)));
+        acquiring.step(at(35));
+        acquiring.answered(at(35), queued(640, 900), at(40), 1.0);
+        acquiring.disconnected(at(50), 0.5);
+        assert!(matches!(acquiring.step(at(50)), Step::Wait(until) if until == at(300)));
     }
 
     #[test]

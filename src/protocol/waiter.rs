@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Moment, margin};
+use super::{Moment, RETRY_PAUSE, margin};
 
 /// How many waiters that died together cost one claim lease, even if the server still counts them as subscribed.
 const NEAR: u64 = 1024;
@@ -51,6 +51,11 @@ impl Waiter {
         regular.min(now + self.remaining + Duration::from_millis(1))
     }
 
+    /// Within which time to ask when a message may be lost. A long queue does not ask all at once.
+    pub fn soon(&self) -> Duration {
+        RETRY_PAUSE.saturating_mul(self.times(64)).min(Duration::from_secs(1))
+    }
+
     /// The moment from which a grant of `lease` pushed now surely counts: the server cannot have made it before it
     /// had answered our last heartbeat, and that was not before we sent it. `None` when too little would be left of
     /// the lease, or nothing is proven: then claim it first.
@@ -63,9 +68,13 @@ impl Waiter {
     /// Time between two heartbeats. It grows with the position, so that a long queue does not keep the server busy; the
     /// [`NEAR`] first places ask in each third of a claim lease, which is what their windows follow from.
     fn interval(&self) -> Duration {
-        let times = |places| u32::try_from(self.position.div_ceil(places)).unwrap_or(u32::MAX).max(1);
-        let most = self.claim / 3 * times(NEAR).min(6);
-        self.heartbeat.saturating_mul(times(64)).min(most)
+        let most = self.claim / 3 * self.times(NEAR).min(6);
+        self.heartbeat.saturating_mul(self.times(64)).min(most)
+    }
+
+    /// How many times `places` the position is, at least one.
+    fn times(&self, places: u64) -> u32 {
+        u32::try_from(self.position.div_ceil(places)).unwrap_or(u32::MAX).max(1)
     }
 }
 
