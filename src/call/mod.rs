@@ -1,5 +1,6 @@
 //! One EVALSHA on one key: routing, healing of missing scripts, typed replies.
 
+mod connection;
 mod mutex;
 mod name;
 mod plain;
@@ -14,16 +15,14 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    Cmd, ProtocolVersion, PushInfo, RedisError, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::{Cmd, ProtocolVersion, PushInfo, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 
 use crate::{
     Error, ErrorKind,
     bundle::{self, Script},
 };
 
+use connection::Connection;
 pub use mutex::{Acquire, AcquireArgs, Extend, ForceRelease, Inspect, Place, Release};
 pub use name::{Name, Namespace};
 pub use plain::{PlainAcquire, PlainExtend, PlainRelease};
@@ -34,7 +33,7 @@ const HEAL_ROUNDS: usize = 3;
 /// Runs the scripts of the bundle on one server.
 #[derive(Clone)]
 pub struct Caller {
-    connection: ConnectionManager,
+    connection: Connection,
     timeout: Duration,
     strict: bool,
     loads: Arc<Loads>,
@@ -71,32 +70,18 @@ impl Caller {
             .set_protocol(ProtocolVersion::RESP3)
             .set_lib_name("redlatch", env!("CARGO_PKG_VERSION"));
         let address = info.addr().to_string();
-        let client = redis::Client::open(info.set_redis_settings(settings)).map_err(invalid)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(timeout))
-            // Every command has a timeout of its own, which also covers the time of a reconnect.
-            .set_response_timeout(None)
-            .set_number_of_retries(1)
-            .set_automatic_resubscription()
-            .set_push_sender(move |push| {
-                on_push(push);
-                Ok::<(), ()>(())
-            });
+        // Without nodelay a command waits for the acknowledgement of the one before.
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        let client = redis::Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp)).map_err(invalid)?;
+        let connection = Connection::new(client, timeout, on_push);
         let what = format!("connecting to {address}");
-        let connection = tokio::time::timeout(timeout, ConnectionManager::new_with_config(client, config))
-            .await
-            .map_err(|_| Error::new(ErrorKind::Unavailable, format!("{what} took longer than {timeout:?}")))?
-            .map_err(|error| match refusal::translate(&what, error) {
-                error if error.kind() == ErrorKind::Unknown => {
-                    Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
-                }
-                error if error.kind() == ErrorKind::Unavailable && error.code().is_none() => {
-                    Error::new(ErrorKind::Unavailable, format!("no server answers at {address}, is it running?"))
-                        .with_source(error)
-                }
-                error => error,
-            })?;
-        Ok(Self { connection, timeout, strict, loads: Arc::default() })
+        match tokio::time::timeout(timeout, connection.live()).await {
+            Ok(Ok(_)) => Ok(Self { connection, timeout, strict, loads: Arc::default() }),
+            Ok(Err(error)) if !error.is_timeout() => Err(not_connected(&address, &what, error)),
+            Ok(Err(_)) | Err(_) => {
+                Err(Error::new(ErrorKind::Unavailable, format!("{what} took longer than {timeout:?}")))
+            }
+        }
     }
 
     /// The longest that one command may take.
@@ -147,13 +132,40 @@ impl Caller {
     ///
     /// As [`run`](Self::run).
     pub async fn command(&self, command: &Cmd, what: impl Fn() -> String) -> Result<Value, Error> {
-        let mut connection = self.connection.clone();
-        match tokio::time::timeout(self.timeout, connection.send_packed_command(command)).await {
-            Ok(Ok(Value::ServerError(error))) => Err(refusal::translate(&what(), RedisError::from(error))),
+        let reply = self.within(self.timeout, &what, async |redis| redis.send_packed_command(command).await).await?;
+        match reply {
+            Value::ServerError(error) => Err(refusal::translate(&what(), RedisError::from(error))),
+            value => Ok(value),
+        }
+    }
+
+    /// Does `work` on the connection in use. When that breaks, or gives no reply within the caller's timeout, it is
+    /// replaced.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        what: impl Fn() -> String,
+        work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, Error> {
+        let mut used = None;
+        let outcome = tokio::time::timeout(limit, async {
+            let live = used.insert(self.connection.live().await?);
+            work(&mut live.redis).await
+        })
+        .await;
+        let broken = match &outcome {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => error.is_unrecoverable_error() || error.is_io_error(),
+            Err(_) => limit >= self.timeout,
+        };
+        if broken && let Some(live) = &used {
+            self.connection.give_up(live);
+        }
+        match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if error.is_timeout() => Err(Error::unknown(what(), self.timeout)),
+            Ok(Err(error)) if error.is_timeout() => Err(Error::unknown(what(), limit)),
             Ok(Err(error)) => Err(refusal::translate(&what(), error)),
-            Err(_) => Err(Error::unknown(what(), self.timeout)),
+            Err(_) => Err(Error::unknown(what(), limit)),
         }
     }
 
@@ -181,9 +193,8 @@ impl Caller {
     ///
     /// As [`run`](Self::run).
     pub async fn subscribe(&self, channel: &str) -> Result<(), Error> {
-        let mut connection = self.connection.clone();
         let what = || "subscribing to the inbox".to_owned();
-        match tokio::time::timeout(self.timeout, connection.subscribe(channel)).await {
+        match tokio::time::timeout(self.timeout, self.connection.subscribe(channel)).await {
             Ok(outcome) => outcome.map_err(|error| refusal::translate(&what(), error)),
             Err(_) => Err(Error::unknown(what(), self.timeout)),
         }
@@ -251,6 +262,17 @@ impl Caller {
             self.loads.done.fetch_add(1, Ordering::Release);
         }
         Ok(())
+    }
+}
+
+fn not_connected(address: &str, what: &str, error: RedisError) -> Error {
+    let error = refusal::translate(what, error);
+    if error.kind() == ErrorKind::Unknown {
+        Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
+    } else if error.kind() == ErrorKind::Unavailable && error.code().is_none() {
+        Error::new(ErrorKind::Unavailable, format!("no server answers at {address}, is it running?")).with_source(error)
+    } else {
+        error
     }
 }
 

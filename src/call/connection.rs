@@ -1,0 +1,163 @@
+//! The one connection of a caller, made again when it breaks or falls silent.
+//!
+//! The redis crate's own manager is not used because it keeps a connection that swallows commands, and because it
+//! brings pushed messages by way of another task: here they are handed over by the reader itself, so that a message
+//! that came before a reply is known before that reply is.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult, aio::MultiplexedConnection};
+
+use crate::{clock, protocol::Moment};
+
+/// Pause after the first attempt to connect that fails; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A connection that can be shared. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connection(Arc<Inner>);
+
+/// The connection in use. Its number tells it from those before.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) redis: MultiplexedConnection,
+    number: u64,
+}
+
+struct Inner {
+    client: Client,
+    timeout: Duration,
+    on_push: Box<dyn Fn(PushInfo) + Send + Sync>,
+    /// Subscribed after each reconnect.
+    channel: Mutex<Option<String>>,
+    live: Mutex<Option<Live>>,
+    /// Number of the connection whose messages count.
+    newest: AtomicU64,
+    /// Held while connecting, so that everybody shares one attempt.
+    attempts: tokio::sync::Mutex<Attempts>,
+}
+
+#[derive(Default)]
+struct Attempts {
+    made: u64,
+    pause: Duration,
+    failed: Option<(Moment, RedisError)>,
+}
+
+impl Connection {
+    /// Nothing is connected before the first [`live`](Self::live). `on_push` gets the messages of the connection in
+    /// use, and [`PushKind::Disconnection`] when it is given up.
+    pub(super) fn new(client: Client, timeout: Duration, on_push: impl Fn(PushInfo) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Inner {
+            client,
+            timeout,
+            on_push: Box::new(on_push),
+            channel: Mutex::default(),
+            live: Mutex::default(),
+            newest: AtomicU64::default(),
+            attempts: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// The connection in use, connecting if there is none.
+    pub(super) async fn live(&self) -> RedisResult<Live> {
+        if let Some(live) = &*lock(&self.0.live) {
+            return Ok(live.clone());
+        }
+        let asked = clock::now();
+        let mut attempts = self.0.attempts.lock().await;
+        if let Some(live) = &*lock(&self.0.live) {
+            return Ok(live.clone());
+        }
+        if let Some((at, error)) = &attempts.failed {
+            if *at >= asked {
+                return Err(error.clone());
+            }
+            clock::sleep_until(*at + attempts.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
+        attempts.made += 1;
+        match self.connect(attempts.made).await {
+            Ok(live) => {
+                attempts.failed = None;
+                attempts.pause = Duration::ZERO;
+                Ok(live)
+            }
+            Err(error) => {
+                attempts.failed = Some((clock::now(), error.clone()));
+                attempts.pause = (attempts.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self, number: u64) -> RedisResult<Live> {
+        let inner = Arc::downgrade(&self.0);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.0.timeout))
+            // Every command has a timeout of its own, which also covers the time of a reconnect.
+            .set_response_timeout(None)
+            .set_push_sender(move |push| {
+                receive(&inner, number, push);
+                Ok::<(), ()>(())
+            });
+        let mut redis = self.0.client.get_multiplexed_async_connection_with_config(&config).await?;
+        self.0.newest.store(number, Ordering::Release);
+        let channel = lock(&self.0.channel).clone();
+        if let Some(channel) = channel {
+            match redis.subscribe(channel).await {
+                Err(error) if error.is_io_error() => return Err(error),
+                Err(error) => tracing::warn!(%error, "no inbox after a reconnect: waiters poll"),
+                Ok(()) => {}
+            }
+        }
+        let live = Live { redis, number };
+        *lock(&self.0.live) = Some(live.clone());
+        Ok(live)
+    }
+
+    /// Subscribes to `channel`, now and after every reconnect.
+    pub(super) async fn subscribe(&self, channel: &str) -> RedisResult<()> {
+        *lock(&self.0.channel) = Some(channel.to_owned());
+        let outcome = async { self.live().await?.redis.subscribe(channel).await }.await;
+        if outcome.is_err() {
+            *lock(&self.0.channel) = None;
+        }
+        outcome
+    }
+
+    /// Gives `live` up: it is broken, or a command on it got no reply for too long.
+    pub(super) fn give_up(&self, live: &Live) {
+        self.0.give_up(live.number);
+    }
+}
+
+impl Inner {
+    fn give_up(&self, number: u64) {
+        let given_up = lock(&self.live).take_if(|live| live.number == number);
+        if given_up.is_some() {
+            (self.on_push)(PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
+        }
+    }
+}
+
+/// Takes what the reader of connection `number` hands over. A message of an earlier connection may be older than a
+/// reply of this one, so nothing is proven by it.
+fn receive(inner: &Weak<Inner>, number: u64, push: PushInfo) {
+    let Some(inner) = inner.upgrade() else { return };
+    if push.kind == PushKind::Disconnection {
+        inner.give_up(number);
+    } else if inner.newest.load(Ordering::Acquire) == number {
+        (inner.on_push)(push);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
