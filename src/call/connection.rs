@@ -29,6 +29,19 @@ pub(super) struct Connection(Arc<Inner>);
 pub(super) struct Live {
     pub(super) redis: MultiplexedConnection,
     number: u64,
+    /// Commands in a row that got no reply within their limit.
+    unanswered: Arc<AtomicU64>,
+}
+
+impl Live {
+    pub(super) fn answered(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes note of a command without reply; whether there were two in a row.
+    pub(super) fn unanswered(&self) -> bool {
+        self.unanswered.fetch_add(1, Ordering::Relaxed) > 0
+    }
 }
 
 struct Inner {
@@ -117,7 +130,7 @@ impl Connection {
                 Ok(()) => {}
             }
         }
-        let live = Live { redis, number };
+        let live = Live { redis, number, unanswered: Arc::default() };
         *lock(&self.0.live) = Some(live.clone());
         Ok(live)
     }

@@ -126,6 +126,48 @@ impl Caller {
         self.command(&eval, what).await
     }
 
+    /// Runs `script` on each of `calls`, keys with their arguments, in one write. Waits for all replies for at most
+    /// `limit`; the outcomes are in the order of the calls.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), for all calls together; each outcome is an error of its own where the server said so.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped calls may still run on the server.
+    pub async fn run_each(
+        &self,
+        script: &Script,
+        calls: &[(&[u8], Vec<Vec<u8>>)],
+        limit: Duration,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let what = || format!("{} of {} locks", script.name(), calls.len());
+        let mut pipeline = redis::Pipeline::with_capacity(calls.len());
+        for (key, args) in calls {
+            pipeline.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(*key).arg(args);
+        }
+        let count = calls.len();
+        let replies =
+            self.within(limit, what, async |redis| redis.send_packed_commands(&pipeline, 0, count).await).await?;
+        let mut outcomes = Vec::with_capacity(count);
+        for (reply, (key, args)) in replies.into_iter().zip(calls) {
+            let outcome = match reply {
+                Value::ServerError(error) => Err(refusal::translate(&what(), RedisError::from(error))),
+                value => Ok(value),
+            };
+            outcomes.push(match outcome {
+                // One of them heals, the others find it healed.
+                Err(error) if error.kind() == ErrorKind::ScriptMissing && !self.strict => {
+                    let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                    self.run(script, key, &args).await
+                }
+                outcome => outcome,
+            });
+        }
+        Ok(outcomes)
+    }
+
     /// Sends one command and waits for its reply, for at most the timeout.
     ///
     /// # Errors
@@ -153,19 +195,29 @@ impl Caller {
             work(&mut live.redis).await
         })
         .await;
-        let broken = match &outcome {
-            Ok(Ok(_)) => false,
-            Ok(Err(error)) => error.is_unrecoverable_error() || error.is_io_error(),
-            Err(_) => limit >= self.timeout,
+        let Some(live) = used else {
+            return Err(match outcome {
+                Ok(Err(error)) => refusal::not_sent(&what(), error),
+                Ok(Ok(_)) | Err(_) => refusal::no_connection(&what(), limit),
+            });
         };
-        if broken && let Some(live) = &used {
-            self.connection.give_up(live);
-        }
         match outcome {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if error.is_timeout() => Err(Error::unknown(what(), limit)),
-            Ok(Err(error)) => Err(refusal::translate(&what(), error)),
-            Err(_) => Err(Error::unknown(what(), limit)),
+            Ok(Ok(value)) => {
+                live.answered();
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                if error.is_unrecoverable_error() || error.is_io_error() {
+                    self.connection.give_up(&live);
+                }
+                Err(refusal::translate(&what(), error))
+            }
+            Err(_) => {
+                if live.unanswered() || limit >= self.timeout {
+                    self.connection.give_up(&live);
+                }
+                Err(Error::unknown(what(), limit))
+            }
         }
     }
 
@@ -266,13 +318,14 @@ impl Caller {
 }
 
 fn not_connected(address: &str, what: &str, error: RedisError) -> Error {
-    let error = refusal::translate(what, error);
-    if error.kind() == ErrorKind::Unknown {
-        Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
-    } else if error.kind() == ErrorKind::Unavailable && error.code().is_none() {
+    let refused = error.is_connection_refusal();
+    let error = refusal::not_sent(what, error);
+    if error.kind() != ErrorKind::Unavailable || error.code().is_some() {
+        error
+    } else if refused {
         Error::new(ErrorKind::Unavailable, format!("no server answers at {address}, is it running?")).with_source(error)
     } else {
-        error
+        Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
     }
 }
 

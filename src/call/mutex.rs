@@ -173,14 +173,26 @@ impl Caller {
     /// As [`run`](Self::run).
     pub async fn extend(&self, key: &[u8], owner: &str, ttl: Duration, retention: Duration) -> Result<Extend, Error> {
         const NAME: &str = "mutex/extend";
-        let value = self.run(script(NAME)?, key, &[owner.as_bytes(), &millis(ttl), &millis(retention)]).await?;
-        let (code, mut reply) = Reply::open(NAME, value)?;
-        let (remaining, now_us) = (reply.millis()?, reply.count()?);
-        Ok(match code {
-            1 => Extend::Extended { remaining, now_us, fence: reply.fence()? },
-            2 => Extend::Lost { remaining, now_us },
-            _ => return Err(unexpected(NAME)),
-        })
+        extended(self.run(script(NAME)?, key, &[owner.as_bytes(), &millis(ttl), &millis(retention)]).await?)
+    }
+
+    /// Runs `mutex/extend` on each of `leases`, keys with their owner tokens, in one write. Waits for at most `limit`;
+    /// the outcomes are in the order of the leases.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_each`](Self::run_each).
+    pub async fn extend_each(
+        &self,
+        leases: &[(&[u8], &str)],
+        ttl: Duration,
+        retention: Duration,
+        limit: Duration,
+    ) -> Result<Vec<Result<Extend, Error>>, Error> {
+        let args = |owner: &str| vec![owner.as_bytes().to_vec(), millis(ttl), millis(retention)];
+        let calls: Vec<_> = leases.iter().map(|(key, owner)| (*key, args(owner))).collect();
+        let replies = self.run_each(script("mutex/extend")?, &calls, limit).await?;
+        Ok(replies.into_iter().map(|reply| extended(reply?)).collect())
     }
 
     /// Runs `mutex/release` once.
@@ -245,6 +257,17 @@ impl Caller {
             waiters: reply.array()?.into_iter().map(place).collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn extended(value: redis::Value) -> Result<Extend, Error> {
+    const NAME: &str = "mutex/extend";
+    let (code, mut reply) = Reply::open(NAME, value)?;
+    let (remaining, now_us) = (reply.millis()?, reply.count()?);
+    Ok(match code {
+        1 => Extend::Extended { remaining, now_us, fence: reply.fence()? },
+        2 => Extend::Lost { remaining, now_us },
+        _ => return Err(unexpected(NAME)),
+    })
 }
 
 fn place(value: redis::Value) -> Result<Place, Error> {

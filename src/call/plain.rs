@@ -69,12 +69,25 @@ impl Caller {
     /// As [`run`](Self::run).
     pub async fn plain_extend(&self, key: &[u8], owner: &[u8], ttl: Duration) -> Result<PlainExtend, Error> {
         const NAME: &str = "plain/extend";
-        let (code, mut reply) = Reply::open(NAME, self.run(script(NAME)?, key, &[owner, &millis(ttl)]).await?)?;
-        Ok(match code {
-            1 => PlainExtend::Extended { remaining: reply.millis()? },
-            2 => PlainExtend::Lost,
-            _ => return Err(unexpected(NAME)),
-        })
+        extended(self.run(script(NAME)?, key, &[owner, &millis(ttl)]).await?)
+    }
+
+    /// Runs `plain/extend` on each of `leases`, keys with their owner tokens, in one write. Waits for at most `limit`;
+    /// the outcomes are in the order of the leases.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_each`](Self::run_each).
+    pub async fn plain_extend_each(
+        &self,
+        leases: &[(&[u8], &str)],
+        ttl: Duration,
+        limit: Duration,
+    ) -> Result<Vec<Result<PlainExtend, Error>>, Error> {
+        let args = |owner: &str| vec![owner.as_bytes().to_vec(), millis(ttl)];
+        let calls: Vec<_> = leases.iter().map(|(key, owner)| (*key, args(owner))).collect();
+        let replies = self.run_each(script("plain/extend")?, &calls, limit).await?;
+        Ok(replies.into_iter().map(|reply| extended(reply?)).collect())
     }
 
     /// Runs `plain/release` on the user's own key.
@@ -91,4 +104,14 @@ impl Caller {
             _ => return Err(unexpected(NAME)),
         })
     }
+}
+
+fn extended(value: redis::Value) -> Result<PlainExtend, Error> {
+    const NAME: &str = "plain/extend";
+    let (code, mut reply) = Reply::open(NAME, value)?;
+    Ok(match code {
+        1 => PlainExtend::Extended { remaining: reply.millis()? },
+        2 => PlainExtend::Lost,
+        _ => return Err(unexpected(NAME)),
+    })
 }

@@ -1,5 +1,7 @@
 //! What each error of a server means for a caller, and what to do about it.
 
+use std::time::Duration;
+
 use redis::RedisError;
 
 use crate::{Error, ErrorKind};
@@ -19,16 +21,16 @@ pub(super) fn translate(what: &str, error: RedisError) -> Error {
     Error::new(kind, message).with_code(&code).with_source(error)
 }
 
-/// An error without a reply. Refused connections cannot have run the command; everything else may have.
-fn transport(what: &str, error: RedisError) -> Error {
+/// A command that could not be sent because there is no connection.
+pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
+    if error.code().is_some() {
+        return translate(what, error);
+    }
     match error.kind() {
         redis::ErrorKind::AuthenticationFailed => Error::new(
             ErrorKind::Refused,
             format!("{what} was refused: the server did not accept the user or password, check the URL"),
         ),
-        redis::ErrorKind::Io if error.is_connection_refusal() => {
-            Error::new(ErrorKind::Unavailable, format!("{what} did not run: no server answers there, is it running?"))
-        }
         redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => Error::new(
             ErrorKind::Protocol,
             format!("{what} got an answer that is not Redis: is the address that of a Redis server?"),
@@ -36,9 +38,30 @@ fn transport(what: &str, error: RedisError) -> Error {
         redis::ErrorKind::InvalidClientConfig | redis::ErrorKind::Client => {
             Error::new(ErrorKind::Invalid, format!("{what} could not be sent: {error}"))
         }
-        _ => Error::new(ErrorKind::Unknown, format!("unknown whether {what} ran: the connection broke ({error})")),
+        _ if error.is_connection_refusal() => {
+            Error::new(ErrorKind::Unavailable, format!("{what} did not run: no server answers there, is it running?"))
+        }
+        _ => Error::new(ErrorKind::Unavailable, format!("{what} did not run: there is no connection ({error})")),
     }
     .with_source(error)
+}
+
+/// A command that could not be sent because connecting took so long.
+pub(super) fn no_connection(what: &str, waited: Duration) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("{what} did not run: no connection within {waited:?}, the server is stopped or out of reach"),
+    )
+}
+
+/// An error instead of a reply: the command may have run.
+fn transport(what: &str, error: RedisError) -> Error {
+    let why = match error.kind() {
+        redis::ErrorKind::Parse => "the answer was not Redis".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::new(ErrorKind::Unknown, format!("unknown whether {what} ran: the connection broke ({why})"))
+        .with_source(error)
 }
 
 /// Redis 6.2 wraps what a command inside a script said; 7.0 gives an ACL denial the code ERR.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{Client, MAX_TTL, abandon::Guard, check_range, lock::Mutex, target::Target};
@@ -49,7 +50,7 @@ pub(super) struct Core {
     fence: Fence,
     tenure: StdMutex<Tenure>,
     /// Held while an extend is under way: two at once could be answered in another order than they ran.
-    extending: tokio::sync::Mutex<()>,
+    extending: Arc<tokio::sync::Mutex<()>>,
     /// When the keeper looks at this lease next.
     due: StdMutex<Option<Moment>>,
     id: u64,
@@ -73,7 +74,7 @@ impl<F> Lease<F> {
             owner: guard.owner().to_owned(),
             fence,
             tenure: StdMutex::new(tenure),
-            extending: tokio::sync::Mutex::default(),
+            extending: Arc::default(),
             due: StdMutex::default(),
             given_back: AtomicBool::new(false),
             lost: CancellationToken::new(),
@@ -197,14 +198,52 @@ impl<F> fmt::Debug for Lease<F> {
     }
 }
 
-/// Puts a lease back on the keeper's agenda when its extend ends, also when nobody waits for the reply any more:
-/// else a dropped extend would stop the renewals.
-struct BackOnAgenda<'a>(&'a Arc<Core>);
+/// An extend that is under way. Dropping it puts the lease back on the keeper's agenda, also when nobody waits for the
+/// reply any more: else a dropped extend would stop the renewals.
+pub(super) struct Extending {
+    core: Arc<Core>,
+    ttl: Duration,
+    sent: Moment,
+    _alone: OwnedMutexGuard<()>,
+}
 
-impl Drop for BackOnAgenda<'_> {
+impl Extending {
+    pub(super) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Takes note of the outcome. A lease that is over locally stays over, whatever a late reply says.
+    pub(super) fn end(self, outcome: Result<(), Error>) -> Result<(), Error> {
+        let core = &self.core;
+        match outcome {
+            Ok(()) if core.is_over() => return Err(Error::lost(&core.target.name)),
+            Ok(()) => core.tenure().extended(self.sent, self.ttl),
+            Err(ref error) if error.kind() == ErrorKind::Lost && !core.is_given_back() => core.end(),
+            Err(_) => core.tenure().unanswered(clock::now() + (self.ttl / 20).min(Duration::from_secs(1))),
+        }
+        outcome
+    }
+
+    /// As [`end`](Self::end), for a renewal: nobody waits for it but the log.
+    pub(super) fn end_renewal(self, outcome: Result<(), Error>) {
+        let core = Arc::clone(&self.core);
+        match self.end(outcome) {
+            Ok(()) => {}
+            Err(_) if core.is_given_back() => {}
+            Err(error) if error.kind() == ErrorKind::Lost => tracing::warn!(%error, "a renewal came too late"),
+            Err(error) => tracing::warn!(%error, "a renewal got no answer, trying again"),
+        }
+    }
+}
+
+impl Drop for Extending {
     fn drop(&mut self) {
-        if !self.0.is_given_back() {
-            self.0.client.shared.keeper.add(self.0);
+        if !self.core.is_given_back() {
+            self.core.client.shared.keeper.add(&self.core);
         }
     }
 }
@@ -245,42 +284,50 @@ impl Core {
         self.client.shared.keeper.remove(self);
     }
 
+    pub(super) fn deadline(&self) -> Moment {
+        self.tenure().deadline()
+    }
+
     fn is_over(&self) -> bool {
-        clock::now() >= self.tenure().deadline()
+        clock::now() >= self.deadline()
     }
 
-    /// Asks once for the lease to last `ttl` from now. A lease that is over locally stays over, whatever a late reply
-    /// says.
+    /// Asks once for the lease to last `ttl` from now.
     async fn extend(self: &Arc<Self>, ttl: Duration) -> Result<(), Error> {
-        let _alone = self.extending.lock().await;
-        let _agenda = BackOnAgenda(self);
-        if self.is_over() || self.is_given_back() {
-            return Err(Error::lost(&self.target.name));
-        }
-        let sent = clock::now();
-        let deadline = self.tenure().deadline();
-        // The deadline stays on the agenda: an extend that gets no answer never delays the signal.
-        if !self.is_given_back() {
-            self.client.shared.keeper.put(self, deadline);
-        }
-        let outcome = self.target.extend(&self.client, &self.owner, ttl).await;
-        match outcome {
-            Ok(()) if self.is_over() => return Err(Error::lost(&self.target.name)),
-            Ok(()) => self.tenure().extended(sent, ttl),
-            Err(ref error) if error.kind() == ErrorKind::Lost && !self.is_given_back() => self.end(),
-            Err(_) => self.tenure().unanswered(clock::now() + (ttl / 20).min(Duration::from_secs(1))),
-        }
-        outcome
+        let alone = Arc::clone(&self.extending).lock_owned().await;
+        let extending = self.begin(ttl, alone).ok_or_else(|| Error::lost(&self.target.name))?;
+        let client = &self.client;
+        let outcome = self.target.extend(client.caller(), &self.owner, ttl, client.shared.settings.retention).await;
+        extending.end(outcome)
     }
 
-    /// What the keeper does when a renewal is due.
-    pub(super) async fn renew(self: &Arc<Self>) {
+    /// Begins a renewal, unless the lease is over or the holder is extending it right now.
+    pub(super) fn begin_renewal(self: &Arc<Self>) -> Option<Extending> {
+        let alone = Arc::clone(&self.extending).try_lock_owned().ok()?;
         let ttl = self.tenure().ttl();
-        match self.extend(ttl).await {
-            Ok(()) => {}
-            Err(_) if self.is_given_back() => {}
-            Err(error) if error.kind() == ErrorKind::Lost => tracing::warn!(%error, "a renewal came too late"),
-            Err(error) => tracing::warn!(%error, "a renewal got no answer, trying again"),
+        self.begin(ttl, alone)
+    }
+
+    fn begin(self: &Arc<Self>, ttl: Duration, alone: OwnedMutexGuard<()>) -> Option<Extending> {
+        let extending = Extending { core: Arc::clone(self), ttl, sent: clock::now(), _alone: alone };
+        if self.is_over() || self.is_given_back() {
+            return None;
         }
+        // The deadline stays on the agenda: an extend that gets no answer never delays the signal.
+        let deadline = self.tenure().deadline();
+        self.client.shared.keeper.put(self, deadline);
+        Some(extending)
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
     }
 }

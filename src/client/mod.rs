@@ -128,6 +128,10 @@ impl Client {
         format!("{}:{}", self.shared.id, self.shared.attempts.fetch_add(1, Ordering::Relaxed))
     }
 
+    fn retention(&self) -> Duration {
+        self.shared.settings.retention
+    }
+
     fn next_lease_id(&self) -> u64 {
         self.shared.leases.fetch_add(1, Ordering::Relaxed)
     }
@@ -148,6 +152,7 @@ pub struct ClientBuilder {
     claim: Duration,
     retention: Duration,
     strict: bool,
+    renewal_thread: bool,
 }
 
 impl Default for ClientBuilder {
@@ -160,6 +165,7 @@ impl Default for ClientBuilder {
             claim: Duration::from_secs(3),
             retention: Self::DEFAULT_RETENTION,
             strict: false,
+            renewal_thread: false,
         }
     }
 }
@@ -216,6 +222,14 @@ impl ClientBuilder {
         self
     }
 
+    /// With `true` leases are renewed, and found lost, by a thread of their own with a connection of its own: work that
+    /// blocks the program's runtime, and commands that fill its connection, do not end them. Defaults to `false`: then
+    /// a lease is lost when the runtime is blocked for longer than two thirds of its TTL.
+    pub fn renewal_thread(mut self, own: bool) -> Self {
+        self.renewal_thread = own;
+        self
+    }
+
     /// Connects to `redis://[USER:PASSWORD@]HOST[:PORT][/DB]` or `unix:///PATH` and loads the scripts that the server
     /// lacks.
     ///
@@ -265,7 +279,13 @@ impl ClientBuilder {
         tokio::spawn(abandon::release_all(queue));
         let keeper = Arc::<Keeper>::default();
         let gone = CancellationToken::new();
-        tokio::spawn(keeper::keep(Arc::clone(&keeper), gone.clone()));
+        if self.renewal_thread {
+            let (url, timeout, strict) = (url.to_owned(), self.timeout, self.strict);
+            let connect = async move { Caller::connect(&url, timeout, strict, |_| {}).await };
+            keeper::keep_on_own_thread(Arc::clone(&keeper), connect, gone.clone()).await?;
+        } else {
+            tokio::spawn(keeper::keep(Arc::clone(&keeper), caller.clone(), gone.clone()));
+        }
         Ok(Client {
             shared: Arc::new(Shared {
                 caller,

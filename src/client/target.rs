@@ -2,10 +2,7 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use super::{
-    Client,
-    inbox::{Listener, Wake},
-};
+use super::inbox::{Listener, Wake};
 use crate::{
     Error, ErrorKind, Name,
     call::{Caller, Extend, PlainExtend, PlainRelease, Release},
@@ -13,7 +10,7 @@ use crate::{
     protocol::{Errand, Given, Releasing},
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Family {
     Mutex,
     Plain,
@@ -42,17 +39,25 @@ impl Target {
         Self(Arc::new(Key { family, name, key }))
     }
 
-    pub(super) async fn extend(&self, client: &Client, owner: &str, ttl: Duration) -> Result<(), Error> {
-        let caller = &client.shared.caller;
-        let kept = match self.family {
+    pub(super) async fn extend(
+        &self,
+        caller: &Caller,
+        owner: &str,
+        ttl: Duration,
+        retention: Duration,
+    ) -> Result<(), Error> {
+        self.kept(match self.family {
             Family::Mutex => {
-                let reply = caller.extend(&self.key, owner, ttl, client.shared.settings.retention).await?;
+                let reply = caller.extend(&self.key, owner, ttl, retention).await?;
                 matches!(reply, Extend::Extended { .. })
             }
             Family::Plain => {
                 matches!(caller.plain_extend(&self.key, owner.as_bytes(), ttl).await?, PlainExtend::Extended { .. })
             }
-        };
+        })
+    }
+
+    pub(super) fn kept(&self, kept: bool) -> Result<(), Error> {
         if kept { Ok(()) } else { Err(Error::lost(&self.name)) }
     }
 

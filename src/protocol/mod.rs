@@ -14,7 +14,7 @@ use std::{ops::Add, time::Duration};
 pub use acquiring::{Acquiring, Answer, Question, Step, Terms};
 pub use releasing::{Errand, Given, Releasing};
 pub use server_clock::ServerClock;
-pub use tenure::{Next, Tenure};
+pub use tenure::{EARLY, Next, Tenure};
 
 use waiter::Waiter;
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::{Moment, margin};
 
+/// How much too early a renewal goes along with others, at most.
+pub const EARLY: Duration = Duration::from_millis(100);
+
 /// One lease as its holder sees it.
 ///
 /// The deadline is the send time of the request that granted or renewed the lease, plus its TTL, minus the
@@ -65,6 +68,11 @@ impl Tenure {
     /// What a renewal asks for.
     pub fn ttl(&self) -> Duration {
         self.ttl
+    }
+
+    /// Whether a renewal is due so soon after `now` that it can go along with others.
+    pub fn is_nearly_due(&self, now: Moment) -> bool {
+        self.next(now + (self.ttl / 32).min(EARLY)) == Next::Renew
     }
 
     /// What to do at `now`.

@@ -1,0 +1,45 @@
+//! The faults that a lock on Redis must survive, each with an id, on a real server. Every test counts how often its fault
+//! really happened, and fails when it never did.
+
+mod network;
+mod renewal;
+
+use std::time::Duration;
+
+use redlatch::{Client, ClientBuilder};
+
+use crate::support::{Proxy, Raw, Server};
+
+/// A server, a proxy in front of it, and a client behind that proxy.
+async fn behind_proxy(settings: ClientBuilder) -> (Server, Proxy, Client) {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = settings.connect(&proxy.url()).await.unwrap();
+    (server, proxy, client)
+}
+
+fn impatient() -> ClientBuilder {
+    Client::builder().timeout(Duration::from_millis(300))
+}
+
+/// Who holds the mutex `name` on the server, and with which fence.
+fn holder(server: &Server, name: &str) -> Option<(String, u64)> {
+    let key = format!("redlatch:m1:{name}");
+    let mut raw = Raw::connect(server);
+    let fields = ["HMGET", key.as_str(), "deadline_ms", "owner", "fence"];
+    let (deadline, owner, fence): (Option<u64>, Option<String>, Option<u64>) = raw.must(&fields);
+    let (seconds, micros): (u64, u64) = raw.must(&["TIME"]);
+    deadline.filter(|deadline| *deadline > seconds * 1000 + micros / 1000).and(owner).zip(fence)
+}
+
+/// Whether nobody holds the mutex `name` and nobody waits for it.
+fn is_quiet(server: &Server, name: &str) -> bool {
+    let fields: Vec<String> = Raw::connect(server).must(&["HKEYS", &format!("redlatch:m1:{name}")]);
+    holder(server, name).is_none() && !fields.iter().any(|field| field == "tail" || field.contains(':'))
+}
+
+#[track_caller]
+fn assert_bitten(bites: u64) {
+    println!("the fault happened {bites} times");
+    assert!(bites > 0, "the fault never happened");
+}
