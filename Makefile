@@ -13,7 +13,8 @@ demo: deps-demo
 	$(CARGO) run --bin redlatch -- demo
 
 test: deps-test lint
-	$(CARGO) test --lib --bins --test main
+	$(CARGO) test --lib --bins --test main -- --skip simulation::
+	$(CARGO) test --test main simulation::
 	$(CARGO) test --doc
 
 lint: deps-test

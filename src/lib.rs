@@ -16,7 +16,24 @@
 //! - [`bundle`]: the embedded scripts as values.
 //! - [`call`]: one EVALSHA on one key, healing and typed replies.
 //! - [`protocol`]: when a waiter asks again and when a lease ends, without I/O or clock.
-//! - the client: [`Client`], [`Lock`], [`Lease`] on tokio.
+//! - the client: [`Client`], [`Lock`], [`Lease`] on tokio; [`Lock::with`], [`acquire_all`] and [`Reentrant`] on top of it.
+//! - [`blocking`]: the same for programs without tokio.
+//!
+//! # What it tells
+//!
+//! Attempts, extends and releases are `tracing` spans (`acquire`, `extend`, `release`, at level debug, with the name of
+//! the lock); what goes wrong in the background is an event at level warn. With a recorder of the `metrics` crate
+//! installed, it counts and measures, times in seconds:
+//!
+//! | metric | what |
+//! |---|---|
+//! | `redlatch_wait_seconds` | from the start of an attempt to its lease |
+//! | `redlatch_hold_seconds` | from a grant to its end: release, drop or loss |
+//! | `redlatch_hand_off_seconds` | from a hand-off on the server to the waiter that has it, by the server's clock as replies tell it |
+//! | `redlatch_grants_to_nobody_total` | leases that went to a waiter of this client which had given up |
+//! | `redlatch_lost_total` | leases lost |
+//! | `redlatch_renewal_lateness_seconds` | how much later than planned a renewal was sent: a busy runtime |
+//! | `redlatch_script_reloads_total` | scripts that a server lacked |
 //!
 //! # Guarantees
 //!
@@ -34,17 +51,19 @@
 
 #![warn(missing_docs)]
 
+pub mod blocking;
 pub mod bundle;
 pub mod call;
 mod client;
 mod clock;
 mod error;
 mod fence;
+mod measure;
 #[doc(hidden)]
 pub mod private_server;
 pub mod protocol;
 
 pub use call::{Name, Namespace};
-pub use client::{Attempt, Client, ClientBuilder, Held, Lease, Lock, Mutex, Plain};
+pub use client::{Attempt, Client, ClientBuilder, Held, Lease, Lock, Mutex, Plain, Reentrant, Share, acquire_all};
 pub use error::{Error, ErrorKind};
 pub use fence::Fence;

@@ -75,6 +75,12 @@ impl Drop for PrivateServer {
     }
 }
 
+/// Runs an example without a runtime against a private server.
+pub fn with_server_blocking(example: impl FnOnce(String) -> Result<(), crate::Error>) {
+    let server = PrivateServer::start(&[]).expect("redis-server starts");
+    example(server.url()).expect("the example succeeds");
+}
+
 /// Runs an example against a private server.
 pub fn with_server(example: impl AsyncFnOnce(String) -> Result<(), crate::Error>) {
     let server = PrivateServer::start(&[]).expect("redis-server starts");

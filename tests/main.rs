@@ -11,5 +11,6 @@ mod nginx;
 mod peers;
 mod readme;
 mod scripts;
+mod simulation;
 mod support;
 mod torture;

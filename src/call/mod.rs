@@ -20,6 +20,7 @@ use redis::{Cmd, ProtocolVersion, PushInfo, RedisError, RedisResult, Value, aio:
 use crate::{
     Error, ErrorKind,
     bundle::{self, Script},
+    measure,
 };
 
 use connection::Connection;
@@ -311,6 +312,7 @@ impl Caller {
         let _turn = self.loads.turn.lock().await;
         if self.loads.done.load(Ordering::Acquire) == seen {
             self.load(script).await?;
+            measure::reloaded();
             self.loads.done.fetch_add(1, Ordering::Release);
         }
         Ok(())

@@ -21,7 +21,7 @@ use super::lease::Core;
 use crate::{
     Error, ErrorKind,
     call::Caller,
-    clock,
+    clock, measure,
     protocol::{EARLY, Moment, Next},
 };
 use batch::Batches;
@@ -74,7 +74,7 @@ impl Keeper {
     }
 
     /// Everything that is due at `now`, off the agenda, and what may go along with it.
-    fn take(&self, now: Moment) -> Vec<Arc<Core>> {
+    fn take(&self, now: Moment) -> Vec<(Moment, Arc<Core>)> {
         let mut agenda = self.agenda();
         let mut due = Vec::new();
         let mut until = now;
@@ -82,7 +82,7 @@ impl Keeper {
             && entry.key().0 <= until
         {
             until = now + EARLY;
-            due.push(entry.remove());
+            due.push((entry.key().0, entry.remove()));
         }
         due
     }
@@ -103,9 +103,9 @@ pub(super) async fn keep(keeper: Arc<Keeper>, caller: Caller, gone: Cancellation
     loop {
         let now = clock::now();
         let mut batches = Batches::default();
-        for core in keeper.take(now) {
+        for (planned, core) in keeper.take(now) {
             core.take_due();
-            attend(&keeper, core, now, &mut batches);
+            attend(&keeper, core, (planned, now), &mut batches);
         }
         batches.send(&caller);
         let until = keeper.sleep(now);
@@ -149,7 +149,7 @@ pub(super) async fn keep_on_own_thread(
     connection.await.unwrap_or_else(|_| Err(no_thread(std::io::Error::other("it stopped"))))
 }
 
-fn attend(keeper: &Arc<Keeper>, core: Arc<Core>, now: Moment, batches: &mut Batches) {
+fn attend(keeper: &Arc<Keeper>, core: Arc<Core>, (planned, now): (Moment, Moment), batches: &mut Batches) {
     if core.is_given_back() {
         return;
     }
@@ -161,7 +161,10 @@ fn attend(keeper: &Arc<Keeper>, core: Arc<Core>, now: Moment, batches: &mut Batc
         Next::Lost => core.end(),
         Next::Wait(at) if !nearly => keeper.put(&core, at),
         Next::Wait(_) | Next::Renew => match core.begin_renewal() {
-            Some(renewal) => batches.add(renewal),
+            Some(renewal) => {
+                measure::renewed_late(now.since(planned));
+                batches.add(renewal);
+            }
             // The holder is extending it: the end of that puts it back.
             None => keeper.put(&core, core.deadline()),
         },

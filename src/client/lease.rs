@@ -13,9 +13,15 @@ use std::{
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, MAX_TTL, abandon::Guard, check_range, lock::Mutex, target::Target};
+use super::{
+    Client, MAX_TTL,
+    abandon::Guard,
+    check_range,
+    lock::Mutex,
+    target::{Extended, Target},
+};
 use crate::{
-    Error, ErrorKind, Fence, Name, clock,
+    Error, ErrorKind, Fence, Name, clock, measure,
     protocol::{Moment, Releasing, Tenure},
 };
 
@@ -54,6 +60,7 @@ pub(super) struct Core {
     /// When the keeper looks at this lease next.
     due: StdMutex<Option<Moment>>,
     id: u64,
+    granted: Moment,
     given_back: AtomicBool,
     lost: CancellationToken,
 }
@@ -69,6 +76,7 @@ impl<F> Lease<F> {
     pub(super) fn start(client: Client, target: Target, fence: Fence, tenure: Tenure, guard: Guard) -> Self {
         let core = Arc::new(Core {
             id: client.next_lease_id(),
+            granted: clock::now(),
             client,
             target,
             owner: guard.owner().to_owned(),
@@ -131,6 +139,7 @@ impl<F> Lease<F> {
     /// # Cancel safety
     ///
     /// When the future is dropped the server may have set the lease; the local deadline stays.
+    #[tracing::instrument(level = "debug", skip_all, fields(lock = %self.name(), ?ttl))]
     pub async fn extend(&self, ttl: Duration) -> Result<(), Error> {
         let ttl = check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         loop {
@@ -155,6 +164,7 @@ impl<F> Lease<F> {
     /// # Cancel safety
     ///
     /// When the future is dropped the release goes on in the background.
+    #[tracing::instrument(level = "debug", skip_all, fields(lock = %self.name()))]
     pub async fn release(mut self) -> Result<(), Error> {
         self.core.give_back();
         let timeout = self.core.client.shared.caller.timeout();
@@ -216,20 +226,31 @@ impl Extending {
         &self.core
     }
 
-    /// Takes note of the outcome. A lease that is over locally stays over, whatever a late reply says.
-    pub(super) fn end(self, outcome: Result<(), Error>) -> Result<(), Error> {
+    /// Takes note of the outcome. A lease that is over locally stays over, whatever a
+    /// late reply says. Another fence than ours is a later grant to a late copy of our acquire, after the loss of all
+    /// data; others may have held the lock in between.
+    pub(super) fn end(self, outcome: Result<Option<Extended>, Error>) -> Result<(), Error> {
         let core = &self.core;
         match outcome {
-            Ok(()) if core.is_over() => return Err(Error::lost(&core.target.name)),
-            Ok(()) => core.tenure().extended(self.sent, self.ttl),
-            Err(ref error) if error.kind() == ErrorKind::Lost && !core.is_given_back() => core.end(),
-            Err(_) => core.tenure().unanswered(clock::now() + (self.ttl / 20).min(Duration::from_secs(1))),
+            Ok(Some(lease)) if lease.fence == core.fence && !core.is_over() => {
+                core.tenure().extended(self.sent, self.ttl, lease.remaining);
+                Ok(())
+            }
+            Ok(_) => {
+                if !core.is_given_back() {
+                    core.end();
+                }
+                Err(Error::lost(&core.target.name))
+            }
+            Err(error) => {
+                core.tenure().unanswered(clock::now() + (self.ttl / 20).min(Duration::from_secs(1)));
+                Err(error)
+            }
         }
-        outcome
     }
 
     /// As [`end`](Self::end), for a renewal: nobody waits for it but the log.
-    pub(super) fn end_renewal(self, outcome: Result<(), Error>) {
+    pub(super) fn end_renewal(self, outcome: Result<Option<Extended>, Error>) {
         let core = Arc::clone(&self.core);
         match self.end(outcome) {
             Ok(()) => {}
@@ -272,6 +293,10 @@ impl Core {
     /// The lease is lost: tell the holder.
     pub(super) fn end(&self) {
         self.tenure().end(clock::now());
+        if !self.lost.is_cancelled() {
+            measure::lost();
+            measure::held(clock::now().since(self.granted));
+        }
         self.lost.cancel();
     }
 
@@ -280,7 +305,9 @@ impl Core {
     }
 
     fn give_back(&self) {
-        self.given_back.store(true, Ordering::Release);
+        if !self.given_back.swap(true, Ordering::AcqRel) && !self.lost.is_cancelled() {
+            measure::held(clock::now().since(self.granted));
+        }
         self.client.shared.keeper.remove(self);
     }
 

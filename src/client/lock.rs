@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Fence, Name,
     call::{Acquire, AcquireArgs, Caller, PlainAcquire},
-    clock,
+    clock, measure,
     protocol::{Acquiring, Answer, Moment, Question, Step, Terms},
 };
 
@@ -41,7 +41,6 @@ pub struct Plain;
 /// }
 /// # Ok(()) });
 /// ```
-#[derive(Clone)]
 #[must_use = "a lock is free until it is acquired"]
 pub struct Lock<F> {
     client: Client,
@@ -51,6 +50,12 @@ pub struct Lock<F> {
     max_hold: Option<Duration>,
     fence_floor: Option<Fence>,
     family: PhantomData<F>,
+}
+
+impl<F> Clone for Lock<F> {
+    fn clone(&self) -> Self {
+        Self { client: self.client.clone(), target: self.target.clone(), ..*self }
+    }
 }
 
 /// The answer to an attempt that does not wait for ever: a lease, or "no".
@@ -171,6 +176,41 @@ impl<F> Lock<F> {
         }
     }
 
+    /// Waits for the lease, runs `work` and gives the lease back. When the lease is lost, `work` is dropped where it is.
+    ///
+    /// ```
+    /// # redlatch::private_server::with_server(async |url| {
+    /// # let client = redlatch::Client::connect(&url).await?;
+    /// let report = client.mutex("nightly-report")?.with(async |lease| format!("under fence {}", lease.fence())).await?;
+    /// assert!(report.starts_with("under fence 1"));
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire). [`Lost`](ErrorKind::Lost) when the lease was lost before `work` had ended.
+    /// [`Unknown`](ErrorKind::Unknown) when `work` had ended in time and only the reply to the release is missing.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, so is `work`, and the lease is given back in the background.
+    pub async fn with<T>(&self, work: impl AsyncFnOnce(&Lease<F>) -> T) -> Result<T, Error> {
+        let lease = self.acquire().await?;
+        let outcome = tokio::select! {
+            biased;
+            () = lease.lost() => None,
+            outcome = work(&lease) => Some(outcome),
+        };
+        match outcome {
+            Some(outcome) => lease.release().await.map(|()| outcome),
+            None => Err(Error::lost(self.name())),
+        }
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        &self.target.key
+    }
+
     fn caller(&self) -> &Caller {
         &self.client.shared.caller
     }
@@ -193,9 +233,11 @@ impl<F> Lock<F> {
     }
 
     /// Does what `acquiring` decides, with an owner token of its own. `waits`: in the queue.
+    #[tracing::instrument(name = "acquire", level = "debug", skip_all, fields(lock = %self.target.name, waits))]
     async fn attempt(&self, mut acquiring: Acquiring, waits: bool) -> Result<Attempt<F>, Error> {
         let mut guard = Guard::new(&self.client, &self.target, self.ttl, waits);
         let mut trouble = None;
+        let started = clock::now();
         loop {
             match acquiring.step(clock::now()) {
                 Step::Ask(question) => {
@@ -205,6 +247,7 @@ impl<F> Lock<F> {
                     let now = clock::now();
                     // Messages that came before the answer.
                     while let Some(wake) = guard.heard() {
+                        self.measure_hand_off(&wake);
                         hear(&mut acquiring, wake, now);
                     }
                     match answer {
@@ -218,11 +261,15 @@ impl<F> Lock<F> {
                     guard.set_late(acquiring.late());
                 }
                 Step::Wait(until) => tokio::select! {
-                    wake = guard.hears() => hear(&mut acquiring, wake, clock::now()),
+                    wake = guard.hears() => {
+                        self.measure_hand_off(&wake);
+                        hear(&mut acquiring, wake, clock::now());
+                    }
                     () = clock::sleep_until(until) => {}
                 },
                 Step::Granted { fence, tenure } => {
                     guard.stop_listening();
+                    measure::waited(clock::now().since(started));
                     let lease = Lease::start(self.client.clone(), self.target.clone(), fence, tenure, guard);
                     return Ok(Attempt::Granted(lease));
                 }
@@ -237,6 +284,16 @@ impl<F> Lock<F> {
                     return Err(trouble.unwrap_or_else(|| Error::unknown("acquire", self.caller().timeout())));
                 }
             }
+        }
+    }
+
+    /// A fence is the server's time of its grant, unless that clock had stepped back.
+    fn measure_hand_off(&self, wake: &Wake) {
+        let (Wake::Granted { fence, .. }, Some(now_us)) = (wake, self.client.server_clock().at(clock::now())) else {
+            return;
+        };
+        if fence.get().abs_diff(now_us) < 60_000_000 {
+            measure::handed_off(Duration::from_micros(now_us.saturating_sub(fence.get())));
         }
     }
 

@@ -1,10 +1,12 @@
 //! The tokio client: one connection, one inbox, leases that renew themselves.
 
 mod abandon;
+mod all;
 mod inbox;
 mod keeper;
 mod lease;
 mod lock;
+mod reentrant;
 mod target;
 
 use std::{
@@ -24,8 +26,10 @@ use inbox::Inbox;
 use keeper::Keeper;
 use target::{Family, Target};
 
+pub use all::acquire_all;
 pub use lease::Lease;
 pub use lock::{Attempt, Held, Lock, Mutex, Plain};
+pub use reentrant::{Reentrant, Share};
 
 /// A connection to one Redis server, shared by any number of locks.
 ///

@@ -4,9 +4,9 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use super::inbox::{Listener, Wake};
 use crate::{
-    Error, ErrorKind, Name,
+    Error, ErrorKind, Fence, Name,
     call::{Caller, Extend, PlainExtend, PlainRelease, Release},
-    clock,
+    clock, measure,
     protocol::{Errand, Given, Releasing},
 };
 
@@ -39,26 +39,18 @@ impl Target {
         Self(Arc::new(Key { family, name, key }))
     }
 
+    /// The lease that was extended; `None` when the owner token has none.
     pub(super) async fn extend(
         &self,
         caller: &Caller,
         owner: &str,
         ttl: Duration,
         retention: Duration,
-    ) -> Result<(), Error> {
-        self.kept(match self.family {
-            Family::Mutex => {
-                let reply = caller.extend(&self.key, owner, ttl, retention).await?;
-                matches!(reply, Extend::Extended { .. })
-            }
-            Family::Plain => {
-                matches!(caller.plain_extend(&self.key, owner.as_bytes(), ttl).await?, PlainExtend::Extended { .. })
-            }
+    ) -> Result<Option<Extended>, Error> {
+        Ok(match self.family {
+            Family::Mutex => extended(&caller.extend(&self.key, owner, ttl, retention).await?),
+            Family::Plain => plain_extended(&caller.plain_extend(&self.key, owner.as_bytes(), ttl).await?),
         })
-    }
-
-    pub(super) fn kept(&self, kept: bool) -> Result<(), Error> {
-        if kept { Ok(()) } else { Err(Error::lost(&self.name)) }
     }
 
     /// Does what `releasing` decides; a message for the owner token comes by `listener`.
@@ -74,7 +66,7 @@ impl Target {
             match releasing.next(clock::now()) {
                 Errand::Ask => {
                     let sent = clock::now();
-                    match self.release_once(caller, owner).await {
+                    match self.release_once(caller, owner, listener.is_some()).await {
                         Ok((ours, pending)) => releasing.answered(sent, ours, pending, clock::now()),
                         Err(error) if error.is_retryable() => {
                             releasing.unanswered(error.kind() == ErrorKind::Unknown, clock::now());
@@ -104,18 +96,43 @@ impl Target {
         }
     }
 
-    /// Whether the lease or the place was the owner's to give back, and whether dead waiters are left to skip.
-    async fn release_once(&self, caller: &Caller, owner: &str) -> Result<(bool, bool), Error> {
+    /// Whether the lease or the place was the owner's to give back, and whether dead waiters are left to skip. `waited`:
+    /// the owner token belongs to a waiter that has given up.
+    async fn release_once(&self, caller: &Caller, owner: &str, waited: bool) -> Result<(bool, bool), Error> {
         if self.family == Family::Plain {
             return Ok((caller.plain_release(&self.key, owner.as_bytes()).await? == PlainRelease::Released, false));
         }
-        Ok(match caller.release(&self.key, owner).await? {
+        let reply = caller.release(&self.key, owner).await?;
+        if waited && matches!(reply, Release::Released { .. } | Release::HandedOff { .. }) {
+            measure::granted_to_nobody();
+        }
+        Ok(match reply {
             Release::Released { pending, .. }
             | Release::HandedOff { pending, .. }
             | Release::Left { pending, .. }
             | Release::ReleasedBefore { pending, .. } => (true, pending),
             Release::NotHeld { pending, .. } => (false, pending),
         })
+    }
+}
+
+/// What the server says of a lease that it extended.
+pub(super) struct Extended {
+    pub(super) fence: Fence,
+    pub(super) remaining: Duration,
+}
+
+pub(super) fn extended(reply: &Extend) -> Option<Extended> {
+    match *reply {
+        Extend::Extended { fence, remaining, .. } => Some(Extended { fence, remaining }),
+        Extend::Lost { .. } => None,
+    }
+}
+
+pub(super) fn plain_extended(reply: &PlainExtend) -> Option<Extended> {
+    match *reply {
+        PlainExtend::Extended { remaining } => Some(Extended { fence: Fence::NONE, remaining }),
+        PlainExtend::Lost => None,
     }
 }
 

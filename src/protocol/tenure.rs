@@ -42,10 +42,11 @@ impl Tenure {
         }
     }
 
-    /// The server renewed the lease for at least `ttl`, asked for at `sent`. It never shortens a lease.
-    pub fn extended(&mut self, sent: Moment, ttl: Duration) {
+    /// The server renewed the lease for at least `ttl`, asked for at `sent`, and said that `remaining` is left of it:
+    /// more than `ttl` when it was longer before, and less than was believed here when the server's clock stepped ahead.
+    pub fn extended(&mut self, sent: Moment, ttl: Duration, remaining: Duration) {
         self.ttl = ttl;
-        self.deadline = self.deadline.max(sent + ttl.saturating_sub(margin(ttl)));
+        self.deadline = sent + remaining.saturating_sub(margin(remaining));
         self.renew_at = self.renew_at.map(|_| sent + ttl / 3);
     }
 
@@ -125,13 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn an_extend_to_less_leaves_the_deadline() {
+    fn an_extend_lasts_as_long_as_the_server_says() {
         let mut tenure = Tenure::granted(at(0), TTL, TTL, true, None);
-        tenure.extended(at(100), Duration::from_millis(128));
-        assert_eq!(tenure.deadline(), at(1280 - 11));
-        assert_eq!(tenure.ttl(), Duration::from_millis(128));
-        tenure.extended(at(100), TTL);
-        assert_eq!(tenure.deadline(), at(100 + 1280 - 11));
+        let short = Duration::from_millis(128);
+        tenure.extended(at(100), short, TTL);
+        assert_eq!((tenure.deadline(), tenure.ttl()), (at(100 + 1280 - 11), short));
+        // The server's clock stepped ahead: what was believed before does not count any more.
+        tenure.extended(at(200), short, short);
+        assert_eq!(tenure.deadline(), at(200 + 128 - 2));
     }
 
     #[test]

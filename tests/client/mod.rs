@@ -1,6 +1,9 @@
 //! The Rust client on a real server.
 
 mod attack;
+mod blocking;
+mod convenience;
+mod measures;
 mod trouble;
 
 use std::time::{Duration, Instant};

@@ -1,17 +1,22 @@
-//! Random sequences of calls: a small model of one lock says what a real server has to answer.
+//! Random sequences of calls: a small model of one lock says what a real server and the simulated one have to answer.
 //!
 //! The model has no clock. All times are long; a lease or a window ends because the sequence says so.
+
+mod place;
 
 use std::{
     cell::RefCell,
     collections::{BTreeSet, VecDeque},
 };
 
-use proptest::prelude::*;
-use redis::Value;
-use redlatch::bundle;
+use place::{Place, Real, Simulated, State};
+use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::support::{Raw, Server};
+use crate::{
+    conformance::{Sources, shipped},
+    mutants::worst_faults,
+    support::Server,
+};
 
 type Owner = u8;
 
@@ -24,11 +29,14 @@ enum Call {
     },
     Extend {
         owner: Owner,
+        short: bool,
     },
     Release {
         owner: Owner,
     },
     ForceRelease,
+    /// The server's clock is behind the last fence.
+    ClockStepsBack,
     /// The lease runs out.
     LeaseEnds,
     /// The waiter has not asked again in time.
@@ -62,7 +70,7 @@ impl Model {
     fn answer(&mut self, call: &Call) -> &'static str {
         match *call {
             Call::Acquire { owner, waits, listens } => self.acquire(owner, waits, listens),
-            Call::Extend { owner } => {
+            Call::Extend { owner, .. } => {
                 if self.holder == Some(owner) {
                     "extended"
                 } else {
@@ -79,6 +87,7 @@ impl Model {
                 self.forget();
                 if granted { "handed_off" } else { "released" }
             }
+            Call::ClockStepsBack => "",
             Call::LeaseEnds => {
                 self.holder = None;
                 ""
@@ -195,123 +204,150 @@ impl Model {
     }
 }
 
-const KEY: &str = "redlatch:m1:model";
-
-/// The same lock on a server.
-struct Real {
-    raw: Raw,
-}
-
-impl Real {
-    fn new(server: &Server) -> Self {
-        let mut raw = Raw::connect(server);
-        let _: String = raw.must(&["FLUSHALL"]);
-        Self { raw }
-    }
-
-    fn answer(&mut self, call: &Call) -> String {
-        match *call {
-            Call::Acquire { owner, waits, listens } => {
-                let (owner, queue) = (name(owner), if waits { "60000" } else { "0" });
-                // Nobody is subscribed to that channel: with inbox_here it proves that the waiter is gone.
-                let here = if listens { "0" } else { "1" };
-                let rest = ["600000", queue, "60000", "0", "0", "60000", &owner, "channel", here];
-                self.script("mutex/acquire", &[&[owner.as_str()], &rest[..]].concat()).0
-            }
-            Call::Extend { owner } => self.script("mutex/extend", &[&name(owner), "600000", "60000"]).0,
-            Call::Release { owner } => self.script("mutex/release", &[&name(owner)]).0,
-            Call::ForceRelease => self.script("mutex/force_release", &[]).0,
-            Call::LeaseEnds => {
-                if self.raw.must(&["HEXISTS", KEY, "deadline_ms"]) {
-                    let _: u8 = self.raw.must(&["HSET", KEY, "deadline_ms", "1"]);
-                }
-                String::new()
-            }
-            Call::WindowEnds { owner } => {
-                let record: Option<String> = self.raw.must(&["HGET", KEY, &format!("waiter:{}", name(owner))]);
-                if let Some(record) = record {
-                    let place = format!("place:{}", record.split(' ').next().unwrap());
-                    let text: String = self.raw.must(&["HGET", KEY, &place]);
-                    let (_, rest) = text.split_once(' ').unwrap();
-                    let _: u8 = self.raw.must(&["HSET", KEY, &place, &format!("1 {rest}")]);
-                }
-                String::new()
-            }
-        }
-    }
-
-    /// Holder, last fence and waiters as `mutex/inspect` tells them.
-    fn look(&mut self) -> (Option<String>, u64, Vec<String>) {
-        let (word, fields) = self.script("mutex/inspect", &["1000"]);
-        type Reply = (i64, i64, String, String, i64, i64, Vec<(i64, i64, i64, String)>);
-        let (_, _, fence, label, _, _, waiters): Reply = redis::from_redis_value(Value::Array(fields)).unwrap();
-        let waiters = waiters.into_iter().map(|(_, _, _, label)| label).collect();
-        ((word == "held").then_some(label), fence.parse().unwrap(), waiters)
-    }
-
-    fn script(&mut self, name: &str, args: &[&str]) -> (String, Vec<Value>) {
-        let script = bundle::embedded().unwrap().get(name).unwrap();
-        let mut words: Vec<&[u8]> = vec![b"EVAL", script.source(), b"1", KEY.as_bytes()];
-        words.extend(args.iter().map(|arg| arg.as_bytes()));
-        let Value::Array(mut fields) = self.raw.run(&words).unwrap() else { panic!("not an array") };
-        let Value::Int(code) = fields.remove(0) else { panic!("not a number") };
-        let reply = script.header().replies.iter().find(|reply| reply.code == code).unwrap();
-        (reply.word.clone(), fields)
-    }
-}
-
 fn name(owner: Owner) -> String {
     format!("owner-{owner}")
+}
+
+const TTL_MS: i64 = 600_000;
+
+/// What `place` answers, and the fence in that answer.
+fn answer(place: &mut impl Place, call: &Call) -> (String, Option<u64>) {
+    match *call {
+        Call::Acquire { owner, waits, listens } => {
+            let (owner, queue) = (name(owner), if waits { "60000" } else { "0" });
+            // Nobody is subscribed to that channel: with inbox_here it proves that the waiter is gone.
+            let here = if listens { "0" } else { "1" };
+            let rest = ["600000", queue, "60000", "0", "0", "60000", &owner, "channel", here];
+            place.script("mutex/acquire", &[&[owner.as_str()], &rest[..]].concat())
+        }
+        Call::Extend { owner, short } => {
+            place.script("mutex/extend", &[&name(owner), if short { "1000" } else { "600000" }, "60000"])
+        }
+        Call::Release { owner } => place.script("mutex/release", &[&name(owner)]),
+        Call::ForceRelease => place.script("mutex/force_release", &[]),
+        Call::ClockStepsBack => {
+            if let Some(fence) = place.field("fence") {
+                place.set_field("fence", &(fence.parse::<u64>().unwrap() + 3_600_000_000).to_string());
+            }
+            (String::new(), None)
+        }
+        Call::LeaseEnds => {
+            if place.field("deadline_ms").is_some() {
+                place.set_field("deadline_ms", "1");
+            }
+            (String::new(), None)
+        }
+        Call::WindowEnds { owner } => {
+            if let Some(record) = place.field(&format!("waiter:{}", name(owner))) {
+                let field = format!("place:{}", record.split(' ').next().unwrap());
+                let text = place.field(&field).unwrap();
+                let (_, rest) = text.split_once(' ').unwrap();
+                place.set_field(&field, &format!("1 {rest}"));
+            }
+            (String::new(), None)
+        }
+    }
 }
 
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let owner = 0..6_u8;
     let call = prop_oneof![
-        6 => (owner.clone(), prop::bool::weighted(0.8), prop::bool::weighted(0.7))
+        12 => (owner.clone(), prop::bool::weighted(0.8), prop::bool::weighted(0.7))
             .prop_map(|(owner, waits, listens)| Call::Acquire { owner, waits, listens }),
-        1 => owner.clone().prop_map(|owner| Call::Extend { owner }),
-        3 => owner.clone().prop_map(|owner| Call::Release { owner }),
-        1 => Just(Call::ForceRelease),
-        2 => Just(Call::LeaseEnds),
-        2 => owner.prop_map(|owner| Call::WindowEnds { owner }),
+        2 => (owner.clone(), prop::bool::weighted(0.3)).prop_map(|(owner, short)| Call::Extend { owner, short }),
+        6 => owner.clone().prop_map(|owner| Call::Release { owner }),
+        2 => Just(Call::ForceRelease),
+        1 => Just(Call::ClockStepsBack),
+        4 => Just(Call::LeaseEnds),
+        4 => owner.prop_map(|owner| Call::WindowEnds { owner }),
     ];
     prop::collection::vec(call, 1..60)
 }
 
+/// Whether `place` answers `calls` as the model does. Notes the words of the answers in `seen`.
+fn agree(place: &mut impl Place, calls: &[Call], seen: &mut BTreeSet<&'static str>) -> Result<(), String> {
+    place.clear();
+    let mut model = Model::default();
+    let (mut before, mut used) = (State::default(), 0);
+    for (number, call) in calls.iter().enumerate() {
+        let expected = model.answer(call);
+        seen.insert(expected);
+        let (word, fence) = answer(place, call);
+        let now = place.look();
+        let grown = model.fences > used;
+        let same_lease = now.holder.is_some() && now.holder == before.holder && !grown;
+        let problem = if word != expected {
+            format!("{word} instead of {expected}")
+        } else if now.holder != model.holder.map(name) {
+            format!("{:?} holds it instead of {:?}", now.holder, model.holder)
+        } else if now.waiters != model.waiters().into_iter().map(name).collect::<Vec<_>>() {
+            format!("{:?} wait instead of {:?}", now.waiters, model.waiters())
+        } else if grown != (now.fence > before.fence) && !matches!(call, Call::ClockStepsBack) {
+            format!("fence {} after {}", now.fence, before.fence)
+        } else if fence.is_some_and(|fence| fence != now.fence) {
+            format!("the answer has fence {fence:?}, and the lock {}", now.fence)
+        } else if now.holder.is_some() && now.left_ms > TTL_MS {
+            format!("the lease lasts {} ms", now.left_ms)
+        } else if same_lease && now.left_ms < before.left_ms - 10_000 {
+            format!("the lease was shortened to {} ms", now.left_ms)
+        } else {
+            (before, used) = (now, model.fences);
+            continue;
+        };
+        return Err(format!("call {number} {call:?} of {calls:?}: {problem}"));
+    }
+    Ok(())
+}
+
+/// Runs `cases` sequences on `place`, always the same ones; the words that were seen.
+fn check(place: impl Place, cases: u32) -> Result<BTreeSet<&'static str>, String> {
+    let (place, seen) = (RefCell::new(place), RefCell::new(BTreeSet::new()));
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config)
+        .run(&calls(), |calls| {
+            agree(&mut *place.borrow_mut(), &calls, &mut seen.borrow_mut()).map_err(TestCaseError::fail)
+        })
+        .map_err(|failure| failure.to_string())?;
+    Ok(seen.into_inner())
+}
+
+const WORDS: [&str; 12] = [
+    "",
+    "extended",
+    "granted",
+    "handed_off",
+    "held",
+    "left",
+    "lost",
+    "not_held",
+    "queued",
+    "released",
+    "released_before",
+    "spent",
+];
+
 #[test]
 fn a_server_answers_as_the_model_of_one_lock() {
     let server = Server::start(&[]).unwrap();
-    let seen = RefCell::new(BTreeSet::new());
-    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(calls in calls())| {
-        let (mut model, mut real) = (Model::default(), Real::new(&server));
-        let (mut last_fence, mut used) = (0, 0);
-        for (number, call) in calls.iter().enumerate() {
-            let expected = model.answer(call);
-            seen.borrow_mut().insert(expected);
-            prop_assert_eq!(expected, real.answer(call), "call {} {:?} of {:?}", number, call, calls);
-            let (holder, fence, waiters) = real.look();
-            prop_assert_eq!(model.holder.map(name), holder, "after call {} {:?} of {:?}", number, call, calls);
-            let expected: Vec<String> = model.waiters().into_iter().map(name).collect();
-            prop_assert_eq!(expected, waiters, "after call {} {:?} of {:?}", number, call, calls);
-            // A new fence for every grant, and none without one.
-            prop_assert_eq!(model.fences > used, fence > last_fence, "after call {} {:?}", number, call);
-            (last_fence, used) = (fence, model.fences);
+    let seen = check(Real::new(&server), 300).unwrap();
+    assert_eq!(seen, BTreeSet::from(WORDS), "the sequences have met every reply");
+}
+
+#[test]
+fn the_simulated_server_answers_as_the_model_of_one_lock() {
+    let seen = check(Simulated::new(&shipped()), 3000).unwrap();
+    assert_eq!(seen, BTreeSet::from(WORDS), "the sequences have met every reply");
+}
+
+#[test]
+fn a_broken_bundle_does_not_answer_as_the_model() {
+    let mut survivors = Vec::new();
+    for mutant in worst_faults() {
+        let sources: Sources = mutant.apply(&shipped());
+        match check(Simulated::new(&sources), 3000) {
+            Err(failure) => println!("{}\n  caught by {:.200}", mutant.name, failure.lines().next().unwrap()),
+            Ok(_) => survivors.push(mutant.name),
         }
-    });
-    let words = [
-        "",
-        "extended",
-        "granted",
-        "handed_off",
-        "held",
-        "left",
-        "lost",
-        "not_held",
-        "queued",
-        "released",
-        "released_before",
-        "spent",
-    ];
-    assert_eq!(seen.into_inner(), BTreeSet::from(words), "the sequences have met every reply");
+    }
+    assert_eq!(survivors, Vec::<String>::new());
 }

@@ -2,6 +2,7 @@
 //! the line that gives it.
 
 mod faults;
+mod worst;
 
 use std::{
     collections::BTreeSet,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use faults::known_faults;
+pub use worst::worst_faults;
 
 use crate::{
     conformance::{Case, RawDriver, Runner, Sources, cases, shipped},
@@ -16,8 +18,8 @@ use crate::{
 };
 
 /// A change of the shipped source that must be noticed.
-struct Mutant {
-    name: String,
+pub struct Mutant {
+    pub name: String,
     scripts: Vec<&'static str>,
     /// What is replaced, and by what, wherever it stands in these scripts.
     edits: Vec<(String, String)>,
@@ -101,7 +103,7 @@ impl Mutant {
     }
 
     /// The scripts with this change. A change that finds nothing to replace is an error of the mutant.
-    fn apply(&self, shipped: &Sources) -> Sources {
+    pub fn apply(&self, shipped: &Sources) -> Sources {
         let mut sources = shipped.clone();
         for (from, to) in &self.edits {
             let mut found = false;

@@ -11,6 +11,8 @@ pub enum Violation {
     Overlap { lock: String, fence: u64 },
     /// A client held its lease at a time when the server had granted the next one, or not yet this one.
     HeldTooLong { lock: String, fence: u64 },
+    /// The lease lasts longer on the server than its owner was told.
+    LongerThanTold { lock: String, fence: u64 },
     /// A grant's fence is not above the one before.
     FenceNotAbove { lock: String, fence: u64, before: u64 },
     /// Two clients had the same fence, or one the server never granted.
@@ -83,10 +85,13 @@ fn check_grants(lock: &str, events: &[Event], deaths: &HashMap<String, u64>, fou
     let (mut tenures, mut replay) = (Tenures::new(), Replay::default());
     for event in events {
         match event {
-            Event::Granted { owner, fence, at_us, deadline_ms, .. } => {
+            Event::Granted { owner, fence, at_us, deadline_ms, told_ms, .. } => {
                 let (fence, at_us) = (*fence, *at_us);
                 if replay.lease.is_some_and(|(_, deadline_ms)| deadline_ms > at_us / 1000) {
                     found.push(Violation::Overlap { lock: lock.to_owned(), fence });
+                }
+                if *deadline_ms > at_us / 1000 + told_ms {
+                    found.push(Violation::LongerThanTold { lock: lock.to_owned(), fence });
                 }
                 if fence <= replay.fence {
                     found.push(Violation::FenceNotAbove { lock: lock.to_owned(), fence, before: replay.fence });

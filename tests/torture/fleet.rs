@@ -41,8 +41,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts everything; the logs of the Rust workers go to the folder `logs`.
-    pub fn start(locks: &Server, resource: &Server, logs: PathBuf, seeds: &mut fastrand::Rng) -> Self {
+    /// Starts everything; the logs of the Rust workers go to the folder `logs`. `url` is how they reach `locks`.
+    pub fn start(locks: &Server, url: &str, resource: &Server, logs: PathBuf, seeds: &mut fastrand::Rng) -> Self {
         let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torture");
         let nginx = Config::redis(locks).workers(NGINX_WORKERS).locations(&format!(
             "location = /torture {{
@@ -54,7 +54,7 @@ impl Fleet {
             NGINX_CLAIM.as_secs_f64(),
         ));
         let mut fleet = Self {
-            locks: locks.url(),
+            locks: url.to_owned(),
             resource: resource.url(),
             logs,
             workers: HashMap::new(),

@@ -9,7 +9,7 @@ const LOCK: &str = "stock";
 
 fn granted(owner: &str, fence: u64, at_ms: u64, deadline_ms: u64) -> Event {
     let (owner, label) = (owner.to_owned(), format!("rust/{owner}"));
-    Event::Granted { owner, label, fence, at_us: at_ms * 1000, deadline_ms }
+    Event::Granted { owner, label, fence, at_us: at_ms * 1000, deadline_ms, told_ms: deadline_ms - at_ms }
 }
 
 fn queued(ticket: u64, owner: &str, window_ms: u64) -> Event {
@@ -61,6 +61,14 @@ fn accepts_a_grant_after_the_deadline_of_a_holder_that_died() {
 #[test]
 fn rejects_a_grant_while_another_lease_runs() {
     rejects(&with_events(&[granted("a", 10, 100, 200), granted("b", 11, 199, 300)]), "Overlap");
+}
+
+#[test]
+fn rejects_a_lease_that_is_longer_than_told() {
+    let mut long = granted("a", 10, 100, 200);
+    let Event::Granted { told_ms, .. } = &mut long else { unreachable!() };
+    *told_ms = 99;
+    rejects(&with_events(&[long]), "LongerThanTold");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::{
 /// One change of a lock, in the order in which the server made them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A lease was granted.
-    Granted { owner: String, label: String, fence: u64, at_us: u64, deadline_ms: u64 },
+    /// A lease was granted; `told_ms` is how long its owner was told that it lasts.
+    Granted { owner: String, label: String, fence: u64, at_us: u64, deadline_ms: u64, told_ms: u64 },
     /// The lease got another deadline.
     Extended { deadline_ms: u64 },
     /// The lease was given back, or found to be over.
@@ -117,8 +117,9 @@ fn set_fields(args: &[&str], log: &mut Vec<Event>) {
             let (at_us, label) =
                 field("holder").and_then(|holder| holder.split_once(' ')).expect("a grant has a holder");
             let fence = number(field("fence").expect("a grant has a fence"));
+            let told_ms = number(field("granted_ms").expect("a grant has a length"));
             let (owner, label) = (owner.to_owned(), label.to_owned());
-            log.push(Event::Granted { owner, label, fence, at_us: number(at_us), deadline_ms });
+            log.push(Event::Granted { owner, label, fence, at_us: number(at_us), deadline_ms, told_ms });
         }
         (None, Some(deadline_ms)) => log.push(Event::Extended { deadline_ms }),
         _ => {}

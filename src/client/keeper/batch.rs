@@ -4,12 +4,9 @@ use std::{collections::HashMap, time::Duration};
 
 use super::super::{
     lease::Extending,
-    target::{Family, Target},
+    target::{Extended, Family, Target, extended, plain_extended},
 };
-use crate::{
-    Error,
-    call::{Caller, Extend, PlainExtend},
-};
+use crate::{Error, call::Caller};
 
 /// Renewals in one write, at most: its replies keep what comes after them on the connection waiting.
 const MOST: usize = 500;
@@ -40,9 +37,8 @@ async fn renew(caller: Caller, family: Family, ttl: Duration, renewals: Vec<Exte
     let outcomes = extend_each(&caller, family, ttl, limit, &renewals).await;
     match outcomes {
         Ok(outcomes) => {
-            for (renewal, kept) in renewals.into_iter().zip(outcomes) {
-                let outcome = kept.and_then(|kept| renewal.core().target().kept(kept));
-                renewal.end_renewal(outcome);
+            for (renewal, extended) in renewals.into_iter().zip(outcomes) {
+                renewal.end_renewal(extended);
             }
         }
         Err(_) => {
@@ -60,18 +56,18 @@ async fn extend_each(
     ttl: Duration,
     limit: Duration,
     renewals: &[Extending],
-) -> Result<Vec<Result<bool, Error>>, Error> {
+) -> Result<Vec<Result<Option<Extended>, Error>>, Error> {
     let leases: Vec<_> =
         renewals.iter().map(|renewal| (key(renewal.core().target()), renewal.core().owner())).collect();
     Ok(match family {
         Family::Mutex => {
             let retention = renewals.first().map_or(Duration::ZERO, |renewal| renewal.core().client().retention());
             let outcomes = caller.extend_each(&leases, ttl, retention, limit).await?;
-            outcomes.into_iter().map(|reply| Ok(matches!(reply?, Extend::Extended { .. }))).collect()
+            outcomes.into_iter().map(|reply| Ok(extended(&reply?))).collect()
         }
         Family::Plain => {
             let outcomes = caller.plain_extend_each(&leases, ttl, limit).await?;
-            outcomes.into_iter().map(|reply| Ok(matches!(reply?, PlainExtend::Extended { .. }))).collect()
+            outcomes.into_iter().map(|reply| Ok(plain_extended(&reply?))).collect()
         }
     })
 }

@@ -44,9 +44,13 @@ local function extend(self, ttl)
   repeat
     local left = (self.deadline or give_up) - clock()
     local word, detail, third, fence = lock.family.extend(lock, self, ttl, min(lock.timeout, left), unknown ~= nil)
+    if word == "extended" and self.fence and fence ~= self.fence then
+      -- A later grant to a late copy of our acquire, after the loss of all data: others may have held the lock since.
+      word = "lost"
+    end
     if word == "extended" then
       self.ttl, self.fence = ttl, fence or self.fence
-      self.deadline = max(self.deadline or 0, third + ttl - margin(ttl))
+      self.deadline = third + detail - margin(detail)
       return true
     elseif word == "lost" then
       self.ended = "lost"

@@ -1,0 +1,96 @@
+//! The shipped scripts on a simulated server, called by simulated clients that decide by the client's own state machines,
+//! while everything fails that can: see [`world`].
+//!
+//! One seed is one run. `REDLATCH_SIMULATION_SEED` runs that one and prints what happened;
+//! `REDLATCH_SIMULATION_SEEDS` and `REDLATCH_SIMULATION_RUNS` say how many seeds and how many script runs in total.
+
+mod check;
+mod client;
+mod drive;
+mod lua;
+mod server;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use lua::Scripted;
+pub use server::Reply;
+use world::{Bites, World};
+
+use crate::{conformance::shipped, mutants::worst_faults};
+
+fn setting(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("the variable is a number"))
+}
+
+/// Runs one seed; what went wrong is told with the last things that happened before.
+fn run(seed: u64, runs: u64, scripted: &mut Scripted) -> Result<Bites, String> {
+    let mut world = World::new(seed, scripted, false);
+    match world.run(runs) {
+        Ok(()) => Ok(world.bites),
+        Err(failure) => {
+            let mut again = World::new(seed, scripted, true);
+            let same = again.run(runs);
+            assert_eq!(same.as_ref().err(), Some(&failure), "seed {seed} is not the same run twice");
+            let trace = again.trace.unwrap_or_default();
+            let last = trace[trace.len().saturating_sub(60)..].join("\n");
+            Err(format!("{last}\nseed {seed}: {failure}"))
+        }
+    }
+}
+
+#[test]
+fn no_promise_breaks_in_any_simulated_run() {
+    let seeds = setting("REDLATCH_SIMULATION_SEEDS", 20_000);
+    let each = setting("REDLATCH_SIMULATION_RUNS", 50_000_000) / seeds;
+    let sources = shipped();
+    if let Ok(seed) = std::env::var("REDLATCH_SIMULATION_SEED") {
+        let mut scripted = Scripted::of(&sources);
+        let mut world = World::new(seed.parse().expect("a number"), &mut scripted, true);
+        let outcome = world.run(each);
+        println!("{}", world.trace.unwrap_or_default().join("\n"));
+        return outcome.unwrap();
+    }
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut scripted = Scripted::of(&sources);
+        let mut bites = Bites::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return Ok((bites, scripted.runs));
+            }
+            for (fault, count) in run(seed, each, &mut scripted)? {
+                *bites.entry(fault).or_default() += count;
+            }
+        }
+    };
+    let outcomes: Vec<Result<(Bites, u64), String>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let (mut bites, mut runs) = (Bites::new(), 0);
+    for outcome in outcomes {
+        let (more, count) = outcome.unwrap_or_else(|failure| panic!("{failure}"));
+        runs += count;
+        more.into_iter().for_each(|(fault, count)| *bites.entry(fault).or_default() += count);
+    }
+    let mut lines: Vec<String> = bites.iter().map(|(fault, count)| format!("{count:>9} {fault}")).collect();
+    lines.sort();
+    println!("{seeds} seeds, {runs} script runs, with\n{}", lines.join("\n"));
+    assert!(runs >= seeds * each, "{runs} script runs");
+    assert_eq!(bites.len(), world::FAULTS, "every kind of fault has bitten");
+}
+
+#[test]
+fn every_broken_bundle_is_caught() {
+    let mut survivors = Vec::new();
+    for mutant in worst_faults() {
+        let mut scripted = Scripted::of(&mutant.apply(&shipped()));
+        match (0..200).find_map(|seed| run(seed, 2500, &mut scripted).err()) {
+            Some(failure) => println!("{}\n  caught by {}", mutant.name, failure.lines().last().unwrap()),
+            None => survivors.push(mutant.name),
+        }
+    }
+    assert_eq!(survivors, Vec::<String>::new());
+}
