@@ -4,6 +4,7 @@ mod bundle;
 mod cli;
 mod client;
 mod conformance;
+mod exhaustive;
 mod faults;
 mod model;
 mod mutants;
