@@ -3,7 +3,7 @@
 use std::{
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use std::{
 pub struct PrivateServer {
     process: Child,
     folder: PathBuf,
+    options: Vec<String>,
 }
 
 impl PrivateServer {
@@ -24,31 +25,40 @@ impl PrivateServer {
         let folder = std::env::temp_dir().join(format!("redlatch-{}", uuid::Uuid::new_v4().simple()));
         // Nobody else on this machine may reach the server: it has no password.
         DirBuilder::new().mode(0o700).create(&folder)?;
-        let process = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no"])
-            .args(["--unixsocket", "redis.sock", "--unixsocketperm", "700"])
-            .args(options)
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let process = match process {
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let process = match spawn(&folder, &options) {
             Ok(process) => process,
             Err(error) => {
                 std::fs::remove_dir_all(&folder)?;
                 return Err(error);
             }
         };
-        let server = Self { process, folder };
+        let server = Self { process, folder, options };
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Starts the server again with what it has left in its folder, after it was killed or told to stop.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_again(&mut self) -> std::io::Result<()> {
+        self.process.wait()?;
+        let _ = std::fs::remove_file(self.socket());
+        self.process = spawn(&self.folder, &self.options)?;
+        self.wait()
+    }
+
+    fn wait(&self) -> std::io::Result<()> {
         let started = Instant::now();
-        while std::os::unix::net::UnixStream::connect(server.socket()).is_err() {
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             if started.elapsed() > Duration::from_secs(10) {
                 return Err(std::io::Error::other("redis-server did not start within 10 s"));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(server)
+        Ok(())
     }
 
     /// The socket's path.
@@ -65,6 +75,18 @@ impl PrivateServer {
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
+}
+
+fn spawn(folder: &Path, options: &[String]) -> std::io::Result<Child> {
+    Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--appendonly", "no"])
+        .args(["--unixsocket", "redis.sock", "--unixsocketperm", "700"])
+        .args(options)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 impl Drop for PrivateServer {

@@ -1,8 +1,11 @@
 //! The faults that a lock on Redis must survive, each with an id, on a real server. Every test counts how often its fault
 //! really happened, and fails when it never did.
 
+mod holder;
 mod network;
+mod queue;
 mod renewal;
+mod server;
 
 use std::time::Duration;
 
@@ -36,6 +39,13 @@ fn holder(server: &Server, name: &str) -> Option<(String, u64)> {
 fn is_quiet(server: &Server, name: &str) -> bool {
     let fields: Vec<String> = Raw::connect(server).must(&["HKEYS", &format!("redlatch:m1:{name}")]);
     holder(server, name).is_none() && !fields.iter().any(|field| field == "tail" || field.contains(':'))
+}
+
+/// How many script calls the server has served.
+fn calls(server: &Server) -> u64 {
+    let stats: String = Raw::connect(server).must(&["INFO", "commandstats"]);
+    let calls = stats.split("cmdstat_evalsha:calls=").nth(1).and_then(|rest| rest.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
 }
 
 #[track_caller]
