@@ -71,9 +71,11 @@ local budget = 64
 -- The first place of from..to whose window is open; closed ones are removed on the way. Without one: the ticket
 -- that the search ended at, to + 1 or where the budget was spent.
 local function first_open(from, to)
+  local start = from
   while from <= to and budget > 0 do
     local fields = {}
-    for ticket = from, math.min(from + 7, to) do
+    -- The first one is nearly always open; behind a dead one there may be many.
+    for ticket = from, math.min(from > start and from + 6 or from, to) do
       fields[#fields + 1] = 'place:' .. ticket
     end
     for _, place in ipairs(redis.call('HMGET', KEYS[1], unpack(fields))) do
