@@ -13,6 +13,7 @@ pub struct PrivateServer {
     process: Child,
     folder: PathBuf,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl PrivateServer {
@@ -22,18 +23,27 @@ impl PrivateServer {
     ///
     /// When the program is not there or does not start within ten seconds.
     pub fn start(options: &[&str]) -> std::io::Result<Self> {
+        Self::start_in(Vec::new(), options)
+    }
+
+    /// The same with variables of its environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_in(environment: Vec<(String, String)>, options: &[&str]) -> std::io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("redlatch-{}", uuid::Uuid::new_v4().simple()));
         // Nobody else on this machine may reach the server: it has no password.
         DirBuilder::new().mode(0o700).create(&folder)?;
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let process = match spawn(&folder, &options) {
+        let process = match spawn(&folder, &environment, &options) {
             Ok(process) => process,
             Err(error) => {
                 std::fs::remove_dir_all(&folder)?;
                 return Err(error);
             }
         };
-        let server = Self { process, folder, options };
+        let server = Self { process, folder, options, environment };
         server.wait()?;
         Ok(server)
     }
@@ -46,7 +56,7 @@ impl PrivateServer {
     pub fn start_again(&mut self) -> std::io::Result<()> {
         self.process.wait()?;
         let _ = std::fs::remove_file(self.socket());
-        self.process = spawn(&self.folder, &self.options)?;
+        self.process = spawn(&self.folder, &self.environment, &self.options)?;
         self.wait()
     }
 
@@ -77,11 +87,12 @@ impl PrivateServer {
     }
 }
 
-fn spawn(folder: &Path, options: &[String]) -> std::io::Result<Child> {
+fn spawn(folder: &Path, environment: &[(String, String)], options: &[String]) -> std::io::Result<Child> {
     Command::new("redis-server")
         .args(["--port", "0", "--save", "", "--appendonly", "no"])
         .args(["--unixsocket", "redis.sock", "--unixsocketperm", "700"])
         .args(options)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -11,6 +11,7 @@ mod mutants;
 mod nginx;
 mod peers;
 mod readme;
+mod regressions;
 mod scripts;
 mod simulation;
 mod support;

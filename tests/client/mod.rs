@@ -110,6 +110,25 @@ async fn renewal_keeps_a_lease_beyond_its_ttl() {
 }
 
 #[tokio::test]
+async fn a_waited_for_lease_is_renewed_like_any_other() {
+    let (_server, client) = fixture().await;
+    let lock = client.mutex("stock").unwrap().ttl(Duration::from_millis(1200)).unwrap();
+    let held = lock.acquire().await.unwrap();
+    let waiter = tokio::spawn({
+        let lock = lock.clone();
+        async move { lock.acquire().await.unwrap() }
+    });
+    while client.caller().inspect(b"redlatch:m1:stock", 0).await.unwrap().places == 0 {
+        tokio::task::yield_now().await;
+    }
+    held.release().await.unwrap();
+    let lease = waiter.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(!lease.is_lost());
+    lease.release().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_holder_is_told_when_its_lease_was_taken_away() {
     let (_server, client) = fixture().await;
     let lock = client.mutex("stock").unwrap().ttl(Duration::from_millis(600)).unwrap();

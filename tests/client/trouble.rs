@@ -97,7 +97,7 @@ async fn a_read_only_replica_refuses() {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_to_acquire_but_extends_and_releases() {
+async fn s10_a_full_server_refuses_to_acquire_but_extends_and_releases() {
     let (server, client) = fixture().await;
     let held = client.mutex("held").unwrap().try_acquire().await.unwrap().granted().unwrap();
     Raw::connect(&server).must::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -313,7 +313,7 @@ async fn c7_acquires_dropped_at_any_time_leave_no_orphan() {
 }
 
 #[tokio::test]
-async fn a_guard_dropped_outside_a_runtime_neither_blocks_nor_panics() {
+async fn c8_a_guard_dropped_outside_a_runtime_neither_blocks_nor_panics() {
     let (_server, client) = fixture().await;
     let lease = client.mutex("n").unwrap().acquire().await.unwrap();
     std::thread::spawn(move || drop(lease)).join().unwrap();

@@ -1,6 +1,7 @@
 //! The faults that a lock on Redis must survive, each with an id, on a real server. Every test counts how often its fault
 //! really happened, and fails when it never did.
 
+mod clock;
 mod holder;
 mod network;
 mod queue;

@@ -86,6 +86,11 @@ async fn n2_every_call_in_turn_is_lost() {
 }
 
 #[tokio::test]
+async fn n4_every_call_in_turn_arrives_after_its_caller_gave_up() {
+    strike_in_turn(Fault::HoldRequest(Duration::from_millis(450))).await;
+}
+
+#[tokio::test]
 async fn n5_every_call_in_turn_arrives_twice() {
     strike_in_turn(Fault::Repeat(Duration::ZERO)).await;
 }

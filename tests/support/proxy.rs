@@ -30,7 +30,6 @@ pub enum Fault {
     /// The command runs; the connection is cut instead of its reply.
     CutAfter,
     /// The command arrives so much later; the client sees silence meanwhile.
-    #[expect(dead_code, reason = "for the tests to come")]
     HoldRequest(Duration),
     /// The reply arrives so much later, and what comes after it.
     HoldReply(Duration),

@@ -1,0 +1,91 @@
+//! S14: the wall clock of a real server steps ahead, steps back and runs slow.
+
+use std::{fs::File, os::unix::fs::FileExt, path::Path, process::Command, time::Duration};
+
+use redlatch::{Client, ErrorKind};
+use tempfile::TempDir;
+
+use super::holder;
+use crate::support::{Raw, Server};
+
+const MINUTE_US: i64 = 60_000_000;
+
+/// A server whose clock can be set.
+struct Clocked {
+    server: Server,
+    shift: File,
+    _folder: TempDir,
+}
+
+impl Clocked {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (shim, clock) = (folder.path().join("shim.so"), folder.path().join("clock"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_shim.c");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&shim, &source]).status();
+        assert!(built.is_ok_and(|status| status.success()), "cc builds the shim");
+        let shift = File::create(&clock).unwrap();
+        shift.write_all_at(&0_i64.to_ne_bytes(), 0).unwrap();
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let environment = vec![("LD_PRELOAD".to_owned(), path(&shim)), ("REDLATCH_CLOCK".to_owned(), path(&clock))];
+        Self { server: Server::start_in(environment, &[]).unwrap(), shift, _folder: folder }
+    }
+
+    /// From now on its clock is so many microseconds ahead of ours. Tells by how much it moved.
+    fn set(&self, ahead_us: i64) -> i64 {
+        let mut raw = Raw::connect(&self.server);
+        let mut now = || -> i64 {
+            let (seconds, micros): (i64, i64) = raw.must(&["TIME"]);
+            seconds * 1_000_000 + micros
+        };
+        let before = now();
+        self.shift.write_all_at(&ahead_us.to_ne_bytes(), 0).unwrap();
+        now() - before
+    }
+}
+
+#[tokio::test]
+async fn s14_after_a_step_ahead_the_holder_hears_at_its_next_renewal_and_fences_rise() {
+    let clocked = Clocked::start();
+    let client = Client::connect(&clocked.server.url()).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(3)).unwrap();
+    let lease = lock.acquire().await.unwrap();
+    assert!(clocked.set(MINUTE_US) > MINUTE_US / 2, "the fault bites");
+    let next = lock.acquire().await.unwrap();
+    assert!(next.fence() > lease.fence());
+    tokio::time::timeout(Duration::from_secs(20), lease.lost()).await.expect("at the next renewal");
+    assert_eq!(lease.release().await.unwrap_err().kind(), ErrorKind::Lost);
+    assert_eq!(holder(&clocked.server, "n").unwrap().0, next.owner_token());
+}
+
+#[tokio::test]
+async fn s14_after_a_step_back_no_lease_outlives_its_ttl_and_fences_rise() {
+    let clocked = Clocked::start();
+    let client = Client::connect(&clocked.server.url()).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(2)).unwrap().renew(false);
+    let dead = lock.acquire().await.unwrap();
+    let fence = dead.fence();
+    drop(dead.into_owner_token());
+    assert!(clocked.set(-MINUTE_US) < -MINUTE_US / 2, "the fault bites");
+    let next =
+        tokio::time::timeout(Duration::from_secs(40), lock.acquire()).await.expect("not after a minute").unwrap();
+    assert!(next.fence() > fence);
+    next.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn s14_a_lease_is_renewed_through_steps_of_the_clock_by_less_than_it_has_left() {
+    let clocked = Clocked::start();
+    let client = Client::connect(&clocked.server.url()).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(3)).unwrap();
+    let lease = lock.acquire().await.unwrap();
+    let before = holder(&clocked.server, "n");
+    for ahead_us in [400_000, -400_000, -MINUTE_US, -MINUTE_US + 400_000] {
+        let moved = clocked.set(ahead_us);
+        assert!(moved.abs() > 300_000, "the fault bites: {moved}");
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!lease.is_lost());
+        assert_eq!(holder(&clocked.server, "n"), before);
+    }
+    lease.release().await.unwrap();
+}
