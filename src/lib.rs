@@ -51,7 +51,6 @@
 
 #![warn(missing_docs)]
 
-pub mod blocking;
 pub mod bundle;
 pub mod call;
 mod client;
@@ -64,6 +63,8 @@ pub mod private_server;
 pub mod protocol;
 
 pub use call::{Name, Namespace};
-pub use client::{Attempt, Client, ClientBuilder, Held, Lease, Lock, Mutex, Plain, Reentrant, Share, acquire_all};
+pub use client::{
+    Attempt, Client, ClientBuilder, Held, Lease, Lock, Mutex, Plain, Reentrant, Share, acquire_all, blocking,
+};
 pub use error::{Error, ErrorKind};
 pub use fence::Fence;

@@ -1,29 +1,23 @@
 //! A granted lease: its deadline, its renewal and its loss.
 
+mod core;
+
 use std::{
     fmt,
     marker::PhantomData,
-    sync::{
-        Arc, Mutex as StdMutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex as StdMutex, atomic::AtomicBool},
     time::Duration,
 };
 
-use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Client, MAX_TTL,
-    abandon::Guard,
-    check_range,
-    lock::Mutex,
-    target::{Extended, Target},
-};
+use super::{Client, MAX_TTL, abandon::Guard, check_range, lock::Mutex, target::Target};
 use crate::{
-    Error, ErrorKind, Fence, Name, clock, measure,
-    protocol::{Moment, Releasing, Tenure},
+    Error, Fence, Name, clock,
+    protocol::{Releasing, Tenure},
 };
+
+pub(super) use self::core::{Core, Extending};
 
 /// The right to use a resource for a time.
 ///
@@ -46,23 +40,6 @@ pub struct Lease<F = Mutex> {
     core: Arc<Core>,
     guard: Option<Guard>,
     family: PhantomData<F>,
-}
-
-/// What the holder and the keeper share.
-pub(super) struct Core {
-    client: Client,
-    target: Target,
-    owner: String,
-    fence: Fence,
-    tenure: StdMutex<Tenure>,
-    /// Held while an extend is under way: two at once could be answered in another order than they ran.
-    extending: Arc<tokio::sync::Mutex<()>>,
-    /// When the keeper looks at this lease next.
-    due: StdMutex<Option<Moment>>,
-    id: u64,
-    granted: Moment,
-    given_back: AtomicBool,
-    lost: CancellationToken,
 }
 
 impl Lease<Mutex> {
@@ -132,9 +109,9 @@ impl<F> Lease<F> {
     ///
     /// # Errors
     ///
-    /// - [`Lost`](ErrorKind::Lost): the lease was over. It is never granted anew.
-    /// - [`Unknown`](ErrorKind::Unknown): no reply came before the local deadline.
-    /// - [`Invalid`](ErrorKind::Invalid): outside 1 ms to 31 days.
+    /// - [`Lost`](crate::ErrorKind::Lost): the lease was over. It is never granted anew.
+    /// - [`Unknown`](crate::ErrorKind::Unknown): no reply came before the local deadline.
+    /// - [`Invalid`](crate::ErrorKind::Invalid): outside 1 ms to 31 days.
     ///
     /// # Cancel safety
     ///
@@ -158,8 +135,8 @@ impl<F> Lease<F> {
     ///
     /// # Errors
     ///
-    /// - [`Lost`](ErrorKind::Lost): the lease had ended before; the work may not have been protected to its end.
-    /// - [`Unknown`](ErrorKind::Unknown): no reply came; the lease ends by its TTL.
+    /// - [`Lost`](crate::ErrorKind::Lost): the lease had ended before; the work may not have been protected to its end.
+    /// - [`Unknown`](crate::ErrorKind::Unknown): no reply came; the lease ends by its TTL.
     ///
     /// # Cancel safety
     ///
@@ -205,156 +182,5 @@ impl<F> fmt::Debug for Lease<F> {
             .field("fence", &self.core.fence)
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
-    }
-}
-
-/// An extend that is under way. Dropping it puts the lease back on the keeper's agenda, also when nobody waits for the
-/// reply any more: else a dropped extend would stop the renewals.
-pub(super) struct Extending {
-    core: Arc<Core>,
-    ttl: Duration,
-    sent: Moment,
-    _alone: OwnedMutexGuard<()>,
-}
-
-impl Extending {
-    pub(super) fn ttl(&self) -> Duration {
-        self.ttl
-    }
-
-    pub(super) fn core(&self) -> &Core {
-        &self.core
-    }
-
-    /// Takes note of the outcome. A lease that is over locally stays over, whatever a
-    /// late reply says. Another fence than ours is a later grant to a late copy of our acquire, after the loss of all
-    /// data; others may have held the lock in between.
-    pub(super) fn end(self, outcome: Result<Option<Extended>, Error>) -> Result<(), Error> {
-        let core = &self.core;
-        match outcome {
-            Ok(Some(lease)) if lease.fence == core.fence && !core.is_over() => {
-                core.tenure().extended(self.sent, self.ttl, lease.remaining);
-                Ok(())
-            }
-            Ok(_) => {
-                if !core.is_given_back() {
-                    core.end();
-                }
-                Err(Error::lost(&core.target.name))
-            }
-            Err(error) => {
-                core.tenure().unanswered(clock::now() + (self.ttl / 20).min(Duration::from_secs(1)));
-                Err(error)
-            }
-        }
-    }
-
-    /// As [`end`](Self::end), for a renewal: nobody waits for it but the log.
-    pub(super) fn end_renewal(self, outcome: Result<Option<Extended>, Error>) {
-        let core = Arc::clone(&self.core);
-        match self.end(outcome) {
-            Ok(()) => {}
-            Err(_) if core.is_given_back() => {}
-            Err(error) if error.kind() == ErrorKind::Lost => tracing::warn!(%error, "a renewal came too late"),
-            Err(error) => tracing::warn!(%error, "a renewal got no answer, trying again"),
-        }
-    }
-}
-
-impl Drop for Extending {
-    fn drop(&mut self) {
-        if !self.core.is_given_back() {
-            self.core.client.shared.keeper.add(&self.core);
-        }
-    }
-}
-
-impl Core {
-    pub(super) fn id(&self) -> u64 {
-        self.id
-    }
-
-    pub(super) fn tenure(&self) -> MutexGuard<'_, Tenure> {
-        self.tenure.lock().unwrap_or_else(|broken| broken.into_inner())
-    }
-
-    fn due(&self) -> MutexGuard<'_, Option<Moment>> {
-        self.due.lock().unwrap_or_else(|broken| broken.into_inner())
-    }
-
-    pub(super) fn replace_due(&self, at: Moment) -> Option<Moment> {
-        self.due().replace(at)
-    }
-
-    pub(super) fn take_due(&self) -> Option<Moment> {
-        self.due().take()
-    }
-
-    /// The lease is lost: tell the holder.
-    pub(super) fn end(&self) {
-        self.tenure().end(clock::now());
-        if !self.lost.is_cancelled() {
-            measure::lost();
-            measure::held(clock::now().since(self.granted));
-        }
-        self.lost.cancel();
-    }
-
-    pub(super) fn is_given_back(&self) -> bool {
-        self.given_back.load(Ordering::Acquire)
-    }
-
-    fn give_back(&self) {
-        if !self.given_back.swap(true, Ordering::AcqRel) && !self.lost.is_cancelled() {
-            measure::held(clock::now().since(self.granted));
-        }
-        self.client.shared.keeper.remove(self);
-    }
-
-    pub(super) fn deadline(&self) -> Moment {
-        self.tenure().deadline()
-    }
-
-    fn is_over(&self) -> bool {
-        clock::now() >= self.deadline()
-    }
-
-    /// Asks once for the lease to last `ttl` from now.
-    async fn extend(self: &Arc<Self>, ttl: Duration) -> Result<(), Error> {
-        let alone = Arc::clone(&self.extending).lock_owned().await;
-        let extending = self.begin(ttl, alone).ok_or_else(|| Error::lost(&self.target.name))?;
-        let client = &self.client;
-        let outcome = self.target.extend(client.caller(), &self.owner, ttl, client.shared.settings.retention).await;
-        extending.end(outcome)
-    }
-
-    /// Begins a renewal, unless the lease is over or the holder is extending it right now.
-    pub(super) fn begin_renewal(self: &Arc<Self>) -> Option<Extending> {
-        let alone = Arc::clone(&self.extending).try_lock_owned().ok()?;
-        let ttl = self.tenure().ttl();
-        self.begin(ttl, alone)
-    }
-
-    fn begin(self: &Arc<Self>, ttl: Duration, alone: OwnedMutexGuard<()>) -> Option<Extending> {
-        let extending = Extending { core: Arc::clone(self), ttl, sent: clock::now(), _alone: alone };
-        if self.is_over() || self.is_given_back() {
-            return None;
-        }
-        // The deadline stays on the agenda: an extend that gets no answer never delays the signal.
-        let deadline = self.tenure().deadline();
-        self.client.shared.keeper.put(self, deadline);
-        Some(extending)
-    }
-
-    pub(super) fn client(&self) -> &Client {
-        &self.client
-    }
-
-    pub(super) fn target(&self) -> &Target {
-        &self.target
-    }
-
-    pub(super) fn owner(&self) -> &str {
-        &self.owner
     }
 }

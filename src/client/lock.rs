@@ -2,23 +2,8 @@
 
 use std::{marker::PhantomData, time::Duration};
 
-use super::{
-    Client, MAX_TTL,
-    abandon::Guard,
-    check_range,
-    inbox::Wake,
-    lease::Lease,
-    target::{Family, Target},
-};
-use crate::{
-    Error, ErrorKind, Fence, Name,
-    call::{Acquire, AcquireArgs, Caller, PlainAcquire},
-    clock, measure,
-    protocol::{Acquiring, Answer, Moment, Question, Step, Terms},
-};
-
-/// How long a call goes on asking when the server does not answer, beyond its timeout: a fail-over takes seconds.
-const OUTAGE: Duration = Duration::from_secs(10);
+use super::{Client, MAX_TTL, check_range, lease::Lease, target::Target};
+use crate::{Error, Fence, Name, clock, protocol::Acquiring};
 
 /// Family of locks with a FIFO queue and a fence.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +28,13 @@ pub struct Plain;
 /// ```
 #[must_use = "a lock is free until it is acquired"]
 pub struct Lock<F> {
-    client: Client,
-    target: Target,
-    ttl: Duration,
-    renew: bool,
-    max_hold: Option<Duration>,
-    fence_floor: Option<Fence>,
-    family: PhantomData<F>,
+    pub(super) client: Client,
+    pub(super) target: Target,
+    pub(super) ttl: Duration,
+    pub(super) renew: bool,
+    pub(super) max_hold: Option<Duration>,
+    pub(super) fence_floor: Option<Fence>,
+    pub(super) family: PhantomData<F>,
 }
 
 impl<F> Clone for Lock<F> {
@@ -104,7 +89,7 @@ impl<F> Lock<F> {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](ErrorKind::Invalid) outside 1 ms to 31 days.
+    /// [`Invalid`](crate::ErrorKind::Invalid) outside 1 ms to 31 days.
     pub fn ttl(mut self, ttl: Duration) -> Result<Self, Error> {
         self.ttl = check_range("ttl", ttl, Duration::from_millis(1), MAX_TTL)?;
         Ok(self)
@@ -131,8 +116,8 @@ impl<F> Lock<F> {
     ///
     /// # Errors
     ///
-    /// Never for "held". [`Unknown`](ErrorKind::Unknown) when no reply came although the question was repeated; the
-    /// lease, if there is one, is given back in the background. [`Lost`](ErrorKind::Lost) when every reply took longer
+    /// Never for "held". [`Unknown`](crate::ErrorKind::Unknown) when no reply came although the question was repeated; the
+    /// lease, if there is one, is given back in the background. [`Lost`](crate::ErrorKind::Lost) when every reply took longer
     /// than the TTL. Otherwise as the server refused.
     ///
     /// # Cancel safety
@@ -188,8 +173,8 @@ impl<F> Lock<F> {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). [`Lost`](ErrorKind::Lost) when the lease was lost before `work` had ended.
-    /// [`Unknown`](ErrorKind::Unknown) when `work` had ended in time and only the reply to the release is missing.
+    /// As [`acquire`](Self::acquire). [`Lost`](crate::ErrorKind::Lost) when the lease was lost before `work` had ended.
+    /// [`Unknown`](crate::ErrorKind::Unknown) when `work` had ended in time and only the reply to the release is missing.
     ///
     /// # Cancel safety
     ///
@@ -209,147 +194,5 @@ impl<F> Lock<F> {
 
     pub(super) fn key(&self) -> &[u8] {
         &self.target.key
-    }
-
-    fn caller(&self) -> &Caller {
-        &self.client.shared.caller
-    }
-
-    fn terms(&self, patience: Duration) -> Terms {
-        let settings = &self.client.shared.settings;
-        Terms {
-            ttl: self.ttl,
-            claim: settings.claim,
-            renew: self.renew,
-            max_hold: self.max_hold,
-            timeout: settings.timeout,
-            patience,
-        }
-    }
-
-    async fn attempt_in_queue(&self, limit: Option<Moment>) -> Result<Attempt<F>, Error> {
-        let pushed = self.target.family == Family::Mutex;
-        self.attempt(Acquiring::in_queue(self.terms(OUTAGE), pushed, limit, clock::now()), true).await
-    }
-
-    /// Does what `acquiring` decides, with an owner token of its own. `waits`: in the queue.
-    #[tracing::instrument(name = "acquire", level = "debug", skip_all, fields(lock = %self.target.name, waits))]
-    async fn attempt(&self, mut acquiring: Acquiring, waits: bool) -> Result<Attempt<F>, Error> {
-        let mut guard = Guard::new(&self.client, &self.target, self.ttl, waits);
-        let mut trouble = None;
-        let started = clock::now();
-        loop {
-            match acquiring.step(clock::now()) {
-                Step::Ask(question) => {
-                    guard.set_late(acquiring.late());
-                    let sent = clock::now();
-                    let answer = self.ask(guard.owner(), &question, &mut acquiring, waits).await;
-                    let now = clock::now();
-                    // Messages that came before the answer.
-                    while let Some(wake) = guard.heard() {
-                        self.measure_hand_off(&wake);
-                        hear(&mut acquiring, wake, now);
-                    }
-                    match answer {
-                        Ok(answer) => acquiring.answered(sent, answer, now, fastrand::f64()),
-                        Err(error) if matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable) => {
-                            acquiring.unanswered(sent, now, fastrand::f64());
-                            trouble = Some(error);
-                        }
-                        Err(error) => return Err(error),
-                    }
-                    guard.set_late(acquiring.late());
-                }
-                Step::Wait(until) => tokio::select! {
-                    wake = guard.hears() => {
-                        self.measure_hand_off(&wake);
-                        hear(&mut acquiring, wake, clock::now());
-                    }
-                    () = clock::sleep_until(until) => {}
-                },
-                Step::Granted { fence, tenure } => {
-                    guard.stop_listening();
-                    measure::waited(clock::now().since(started));
-                    let lease = Lease::start(self.client.clone(), self.target.clone(), fence, tenure, guard);
-                    return Ok(Attempt::Granted(lease));
-                }
-                Step::Held { remaining } => {
-                    if !waits {
-                        guard.disarm();
-                    }
-                    return Ok(Attempt::Held(Held { remaining }));
-                }
-                Step::Lost => return Err(Error::lost(&self.target.name)),
-                Step::Silent => {
-                    return Err(trouble.unwrap_or_else(|| Error::unknown("acquire", self.caller().timeout())));
-                }
-            }
-        }
-    }
-
-    /// A fence is the server's time of its grant, unless that clock had stepped back.
-    fn measure_hand_off(&self, wake: &Wake) {
-        let (Wake::Granted { fence, .. }, Some(now_us)) = (wake, self.client.server_clock().at(clock::now())) else {
-            return;
-        };
-        if fence.get().abs_diff(now_us) < 60_000_000 {
-            measure::handed_off(Duration::from_micros(now_us.saturating_sub(fence.get())));
-        }
-    }
-
-    async fn ask(
-        &self,
-        owner: &str,
-        question: &Question,
-        acquiring: &mut Acquiring,
-        waits: bool,
-    ) -> Result<Answer, Error> {
-        let settings = &self.client.shared.settings;
-        if self.target.family == Family::Plain {
-            return Ok(match self.caller().plain_acquire(&self.target.key, owner.as_bytes(), self.ttl).await? {
-                PlainAcquire::Granted { .. } => Answer::Granted { fence: Fence::NONE },
-                PlainAcquire::Held { remaining } => Answer::Held { remaining },
-                PlainAcquire::HeldWithoutTtl => Answer::Held { remaining: Duration::ZERO },
-            });
-        }
-        let inbox = if waits { self.client.shared.inbox.channel(self.caller()).await? } else { None };
-        if inbox.is_none() {
-            acquiring.without_inbox();
-        }
-        let not_after_us = self.client.server_clock().at(question.give_up);
-        let reply = self
-            .caller()
-            .acquire(
-                &self.target.key,
-                &AcquireArgs {
-                    owner,
-                    ttl: self.ttl,
-                    queue: question.window,
-                    claim: settings.claim,
-                    not_after_us,
-                    fence_floor: self.fence_floor,
-                    retention: settings.retention,
-                    label: &settings.label,
-                    inbox: inbox.unwrap_or_default(),
-                    inbox_here: inbox.is_some(),
-                },
-            )
-            .await?;
-        let (answer, now_us) = match reply {
-            Acquire::Granted { now_us, fence, .. } => (Answer::Granted { fence }, now_us),
-            Acquire::Queued { remaining, now_us, position } => (Answer::Queued { position, remaining }, now_us),
-            Acquire::Held { remaining, now_us } => (Answer::Held { remaining }, now_us),
-            Acquire::TooLate { remaining, now_us } => (Answer::TooLate { remaining }, now_us),
-            Acquire::Spent { now_us, .. } => (Answer::Spent, now_us),
-        };
-        self.client.server_clock().learn(now_us, clock::now());
-        Ok(answer)
-    }
-}
-
-fn hear(acquiring: &mut Acquiring, wake: Wake, now: Moment) {
-    match wake {
-        Wake::Granted { fence, lease } => acquiring.pushed(fence, lease, now),
-        Wake::Ask => acquiring.disconnected(now, fastrand::f64()),
     }
 }

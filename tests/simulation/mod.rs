@@ -7,8 +7,11 @@
 mod check;
 mod client;
 mod drive;
+mod event;
 mod lua;
+mod network;
 mod server;
+mod trouble;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};

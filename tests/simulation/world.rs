@@ -3,7 +3,6 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    rc::Rc,
     time::Duration,
 };
 
@@ -14,7 +13,8 @@ use redlatch::{
 
 use super::{
     check::{Check, Lock, Verb},
-    client::{Client, Open, State, Task},
+    client::{Client, State, Task},
+    event::{Entry, Event},
     lua::Scripted,
     server::Reply,
 };
@@ -22,9 +22,9 @@ use super::{
 pub const RETENTION: Duration = Duration::from_secs(60);
 /// Kinds of faults that are counted.
 pub const FAULTS: usize = 16;
-const SECOND: u64 = 1_000_000;
+pub const SECOND: u64 = 1_000_000;
 /// The longest that one message travels.
-const SLOWEST: u64 = SECOND / 5;
+pub const SLOWEST: u64 = SECOND / 5;
 
 /// What the faults of a run have done, so that none of them can be missing unnoticed.
 pub type Bites = HashMap<&'static str, u64>;
@@ -37,70 +37,14 @@ pub struct Call {
     pub args: Vec<Vec<u8>>,
 }
 
-/// What happens at a moment. Numbers of connections, questions and timers are never used twice in a run.
-enum Event {
-    Arrive { connection: u64, client: usize, task: usize, question: u64, call: Rc<Call> },
-    Reply { connection: u64, client: usize, task: usize, question: u64, call: Rc<Call>, reply: Reply },
-    Message { connection: u64, client: usize, payload: Vec<u8> },
-    GiveUp { client: usize, task: usize, question: u64 },
-    Timer { client: usize, task: usize, timer: u64 },
-    Cancel { client: usize, task: usize, owner: String },
-    Noticed { client: usize, connection: u64 },
-    Connected { client: usize, connection: u64 },
-    Forgotten { channel: Vec<u8>, connection: u64 },
-    Fault,
-}
-
-impl Event {
-    /// The process in which it happens, which may be stopped.
-    fn process(&self) -> Option<usize> {
-        match *self {
-            Self::Reply { client, .. }
-            | Self::Message { client, .. }
-            | Self::GiveUp { client, .. }
-            | Self::Timer { client, .. }
-            | Self::Cancel { client, .. }
-            | Self::Noticed { client, .. }
-            | Self::Connected { client, .. } => Some(client),
-            Self::Arrive { .. } | Self::Forgotten { .. } | Self::Fault => None,
-        }
-    }
-}
-
-struct Entry {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// How this run is: drawn from the seed.
-struct Plan {
-    delay: u64,
-    claim: Duration,
-    timeout: Duration,
-    ttls: [Duration; 3],
+pub struct Plan {
+    pub delay: u64,
+    pub claim: Duration,
+    pub timeout: Duration,
+    pub ttls: [Duration; 3],
     /// Mean time between two faults, in microseconds.
-    calm: u64,
+    pub calm: u64,
 }
 
 pub struct World<'a> {
@@ -111,27 +55,27 @@ pub struct World<'a> {
     /// What happened, when somebody wants to read it.
     pub trace: Option<Vec<String>>,
     pub scripted: &'a mut Scripted,
-    plan: Plan,
+    pub plan: Plan,
     keys: Vec<Vec<u8>>,
     /// Each lock after the last script that ran on it, and when that was.
-    seen: Vec<Option<(u64, Lock)>>,
+    pub seen: Vec<Option<(u64, Lock)>>,
     events: BinaryHeap<Reverse<Entry>>,
     serial: u64,
-    is_draining: bool,
-    check: Check,
+    pub is_draining: bool,
+    pub check: Check,
     /// Connections that broke, and until when the server still read from them.
-    broken: HashMap<u64, u64>,
+    pub broken: HashMap<u64, u64>,
     /// Which connections the server counts as subscribers.
-    subscribed: Vec<(Vec<u8>, u64)>,
-    server_base: i64,
+    pub subscribed: Vec<(Vec<u8>, u64)>,
+    pub server_base: i64,
     server_fast: i64,
-    stepped_back: u64,
-    server_busy_until: u64,
-    has_no_scripts: bool,
+    pub stepped_back: u64,
+    pub server_busy_until: u64,
+    pub has_no_scripts: bool,
     /// When data was lost or the server's clock stepped forward: leases from before may have ended early.
     pub spoiled: u64,
     /// When the server last was in trouble.
-    troubled: u64,
+    pub troubled: u64,
 }
 
 impl<'a> World<'a> {
@@ -267,12 +211,12 @@ impl<'a> World<'a> {
         self.is_draining
     }
 
-    fn at(&mut self, after: u64, event: Event) {
+    pub fn at(&mut self, after: u64, event: Event) {
         let order = self.number();
         self.events.push(Reverse(Entry { at: self.now + after, order, event }));
     }
 
-    fn bite(&mut self, fault: &'static str) {
+    pub fn bite(&mut self, fault: &'static str) {
         *self.bites.entry(fault).or_default() += 1;
     }
 
@@ -335,44 +279,6 @@ impl<'a> World<'a> {
         args.extend(["who".to_owned(), inbox.to_owned(), u8::from(!inbox.is_empty()).to_string()]);
         let args = args.into_iter().map(String::into_bytes).collect();
         Call { verb: Verb::Acquire, lock, owner: owner.to_owned(), args }
-    }
-
-    /// Sends `call`; its answer, or that none came within `limit`, is reported to the task.
-    pub fn send(&mut self, client: usize, task: usize, call: Call, limit: Duration) {
-        let question = self.number();
-        let process = &mut self.clients[client];
-        let sent = process.moment(self.now);
-        let ttl = Duration::from_millis(call.args.get(1).map_or(0, |ttl| number(ttl)));
-        process.tasks[task].question = Some(Open { number: question, sent, sent_us: self.now, ttl });
-        self.note(|| format!("c{client}/{task} asks {question}: {:?} {}", call.verb, call.owner));
-        let limit = limit.as_micros() as u64;
-        if !self.clients[client].is_connected {
-            let after = self.rng.u64(1..=limit.max(1));
-            return self.at(after, Event::GiveUp { client, task, question });
-        }
-        self.transmit(client, task, question, Rc::new(call));
-        self.at(limit, Event::GiveUp { client, task, question });
-    }
-
-    fn transmit(&mut self, client: usize, task: usize, question: u64, call: Rc<Call>) {
-        let delay = self.delay();
-        let process = &mut self.clients[client];
-        process.to_server = process.to_server.max(self.now + delay) + 1;
-        let (after, connection) = (process.to_server - self.now, process.connection);
-        if self.rng.u32(..500) == 0 && !self.is_draining {
-            self.bite("repeated requests");
-            let late = after + self.rng.u64(..SECOND);
-            self.at(late, Event::Arrive { connection: 0, client, task, question: 0, call: Rc::clone(&call) });
-        }
-        self.at(after, Event::Arrive { connection, client, task, question, call });
-    }
-
-    fn delay(&mut self) -> u64 {
-        if self.rng.u32(..300) == 0 && !self.is_draining {
-            self.bite("slow messages");
-            return self.rng.u64(..SLOWEST);
-        }
-        self.plan.delay + self.rng.u64(..=self.plan.delay)
     }
 
     fn happens(&mut self, event: Event) -> Result<(), String> {
@@ -462,51 +368,6 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Sends what the server answers, unless the connection is gone.
-    fn answer(&mut self, connection: u64, client: usize, task: usize, question: u64, call: Rc<Call>, reply: Reply) {
-        if connection != self.clients[client].connection || self.broken.contains_key(&connection) {
-            return;
-        }
-        let after = self.way_back(client);
-        self.at(after, Event::Reply { connection, client, task, question, call, reply });
-    }
-
-    /// How long the next bytes from the server take to a client: never less than those before them.
-    fn way_back(&mut self, client: usize) -> u64 {
-        let delay = self.delay();
-        let process = &mut self.clients[client];
-        process.from_server = process.from_server.max(self.now + delay) + 1;
-        process.from_server - self.now
-    }
-
-    /// Sends what the last script published.
-    fn deliver(&mut self) {
-        let published = std::mem::take(&mut self.scripted.server().published);
-        for (channel, payload) in published {
-            let reached = self.clients.iter().position(|client| client.inbox().as_bytes() == channel);
-            let Some(client) = reached else { continue };
-            let connection = self.clients[client].connection;
-            if self.broken.contains_key(&connection) || !self.clients[client].is_connected {
-                self.bite("messages to broken connections");
-                continue;
-            }
-            if self.rng.u32(..200) == 0 && !self.is_draining {
-                self.bite("lost messages");
-                continue;
-            }
-            let twice = self.rng.u32(..200) == 0;
-            for _ in 0..=u8::from(twice) {
-                let after = self.way_back(client);
-                self.at(after, Event::Message { connection, client, payload: payload.clone() });
-            }
-        }
-    }
-
-    fn subscribe(&mut self, channel: Vec<u8>, connection: u64) {
-        self.scripted.server().subscribed.insert(channel.clone());
-        self.subscribed.push((channel, connection));
-    }
-
     fn server_clock(&self) -> i64 {
         self.server_base + self.now as i64 + self.now as i64 * self.server_fast / 1_000_000
     }
@@ -573,115 +434,6 @@ impl<'a> World<'a> {
                     }
                 }
             }
-        }
-        Ok(())
-    }
-
-    fn fault(&mut self) -> Result<(), String> {
-        if self.scripted.server().is_full {
-            self.scripted.server().is_full = false;
-            self.troubled = self.now;
-            return Ok(());
-        }
-        let client = self.rng.usize(..self.clients.len());
-        match self.rng.u32(..100) {
-            0..35 => self.break_connection(client),
-            35..50 => {
-                self.bite("stopped processes");
-                let longest = [20_000, 2 * SECOND][self.rng.usize(..2)];
-                let until = self.now + self.rng.u64(..longest);
-                let process = &mut self.clients[client];
-                process.stopped_until = process.stopped_until.max(until);
-                process.steady_since = process.steady_since.max(until);
-            }
-            50..62 => self.crash(client)?,
-            62..72 => {
-                self.bite("stops of the server");
-                let longest = [20_000, SECOND][self.rng.usize(..2)];
-                self.server_busy_until = self.now + self.rng.u64(..longest);
-                self.troubled = self.server_busy_until + SLOWEST;
-            }
-            72..80 => self.has_no_scripts = true,
-            80..86 => {
-                self.bite("losses of all data");
-                self.check.data_is_lost();
-                self.scripted.server().lose_data();
-                self.seen.fill(None);
-                (self.spoiled, self.troubled) = (self.now, self.now);
-                self.note(|| "the server loses all data".to_owned());
-            }
-            86..90 => {
-                self.bite("steps back of the server's clock");
-                let step = self.rng.u64(..5 * SECOND);
-                self.stepped_back += step;
-                self.server_base -= step as i64;
-                self.troubled = self.now + 10 * SECOND;
-                self.note(|| "the server's clock steps back".to_owned());
-            }
-            90..94 => {
-                self.bite("steps ahead of the server's clock");
-                self.server_base += self.rng.i64(0..5_000_000);
-                (self.spoiled, self.troubled) = (self.now, self.now);
-                self.note(|| "the server's clock steps ahead".to_owned());
-            }
-            _ => {
-                self.bite("full memory");
-                self.scripted.server().is_full = true;
-                self.troubled = u64::MAX;
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection carries nothing any more. The server may read what it has, and count it for a while yet; the
-    /// client notices some time later.
-    fn break_connection(&mut self, client: usize) {
-        let connection = self.clients[client].connection;
-        if !self.clients[client].is_connected || self.broken.contains_key(&connection) {
-            return;
-        }
-        self.bite("broken connections");
-        self.note(|| format!("the connection of c{client} breaks"));
-        self.broken.insert(connection, self.now + self.rng.u64(..=2 * self.plan.delay));
-        let channel = self.clients[client].inbox().into_bytes();
-        let ghost = if self.rng.bool() { self.plan.delay } else { self.rng.u64(..5 * SECOND) };
-        self.at(ghost, Event::Forgotten { channel, connection });
-        let notice = if self.rng.bool() { self.plan.delay } else { self.rng.u64(..SECOND) };
-        self.at(notice, Event::Noticed { client, connection });
-        self.clients[client].steady_since = u64::MAX;
-    }
-
-    /// The client learns that its connection is broken, and makes another.
-    fn disconnect(&mut self, client: usize) -> Result<(), String> {
-        self.note(|| format!("c{client} notices that its connection broke"));
-        let connection = self.number();
-        self.clients[client].is_connected = false;
-        self.clients[client].connection = connection;
-        let after = 10_000 + self.rng.u64(..SECOND / 2);
-        self.at(after, Event::Connected { client, connection });
-        for task in 0..self.clients[client].tasks.len() {
-            if let Some(open) = self.clients[client].tasks[task].question.take() {
-                self.unanswered(client, task, open);
-            }
-            self.disconnected(client, task);
-            self.drive(client, task)?;
-        }
-        Ok(())
-    }
-
-    /// A process dies and another takes its place.
-    fn crash(&mut self, client: usize) -> Result<(), String> {
-        self.bite("deaths");
-        self.note(|| format!("c{client} dies"));
-        self.break_connection(client);
-        let tasks = self.clients[client].tasks.iter().map(|_| Task::default()).collect();
-        let connection = self.number();
-        let id = format!("d{connection}");
-        let process = Client::new(id, connection, &mut self.rng, self.now, tasks);
-        self.subscribe(process.inbox().into_bytes(), connection);
-        self.clients[client] = process;
-        for task in 0..self.clients[client].tasks.len() {
-            self.drive(client, task)?;
         }
         Ok(())
     }
