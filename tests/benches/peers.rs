@@ -1,4 +1,4 @@
-//! The same turns with other libraries: rslock for Rust, redis-py and python-redis-lock for Python.
+//! The same turns with other libraries: rslock for Rust, redis-py and python-redis-lock for Python, node-redlock.
 
 use std::{
     process::Command,
@@ -16,19 +16,29 @@ const TURNS: u64 = 400;
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
 
 pub async fn run(fixture: &Fixture, floor: f64) {
-    let figures = rslock(fixture).await;
-    println!("  {}", figures.line("rslock", WAITERS, 0, floor));
-    let installed = Command::new(format!("{TESTS}/peers/install")).status();
-    if !installed.is_ok_and(|status| status.success()) {
-        println!("  no Python peers: tests/peers/install failed");
-        return;
-    }
-    for library in ["redis-py", "python-redis-lock"] {
-        match python(fixture, library) {
-            Some(figures) => println!("  {}", figures.line(library, WAITERS, 0, floor)),
-            None => println!("  {library}: failed"),
+    println!("  {}", rslock(fixture).await.line("rslock", WAITERS, 0, floor));
+    let (waiters, turns) = (WAITERS.to_string(), TURNS.to_string());
+    let print = |library: &str, command: &mut Command| match figures(command) {
+        Some(figures) => println!("  {}", figures.line(library, WAITERS, 0, floor)),
+        None => println!("  {library}: not here"),
+    };
+    if succeeds(&mut Command::new(format!("{TESTS}/peers/install"))) {
+        for library in ["redis-py", "python-redis-lock"] {
+            let mut python = Command::new(format!("{TESTS}/.venv/bin/python"));
+            let script = format!("{TESTS}/benches/peers.py");
+            print(library, python.args([&script, library, &fixture.url, &waiters, &turns]));
         }
     }
+    let packages = ["redlock@5.0.0-beta.2", "ioredis@5"];
+    let folder = format!("{TESTS}/.node");
+    if succeeds(Command::new("npm").args(["install", "--silent", "--no-save", "--prefix", &folder]).args(packages)) {
+        let script = format!("{TESTS}/benches/peers.mjs");
+        print("node-redlock", Command::new("node").args([&script, &folder, &fixture.url, &waiters, &turns]));
+    }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.status().is_ok_and(|status| status.success())
 }
 
 async fn rslock(fixture: &Fixture) -> Figures {
@@ -59,12 +69,9 @@ async fn rslock(fixture: &Fixture) -> Figures {
     Figures::new(&per_waiter, begin.elapsed(), Duration::ZERO, None)
 }
 
-fn python(fixture: &Fixture, library: &str) -> Option<Figures> {
-    let output = Command::new(format!("{TESTS}/.venv/bin/python"))
-        .args([&format!("{TESTS}/benches/peers.py"), library, &fixture.url, &WAITERS.to_string(), &TURNS.to_string()])
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
+/// Reads what a peer prints: the seconds it took, then a line of microseconds for each waiter.
+fn figures(command: &mut Command) -> Option<Figures> {
+    let text = String::from_utf8(command.output().ok()?.stdout).ok()?;
     let mut lines = text.lines();
     let elapsed = Duration::from_secs_f64(lines.next()?.parse().ok()?);
     let numbers = |line: &str| line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
