@@ -20,7 +20,7 @@ pub use lua::Scripted;
 pub use server::Reply;
 use world::{Bites, World};
 
-use crate::{conformance::shipped, mutants::worst_faults};
+use crate::{conformance::shipped, mutants::worst_faults, support::say};
 
 fn setting(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("the variable is a number"))
@@ -63,6 +63,9 @@ fn no_promise_breaks_in_any_simulated_run() {
             if seed >= seeds {
                 return Ok((bites, scripted.runs));
             }
+            if seed.is_multiple_of(2000) && seed > 0 {
+                say(&format!("simulation: {seed} of {seeds} seeds"));
+            }
             for (fault, count) in run(seed, each, &mut scripted)? {
                 *bites.entry(fault).or_default() += count;
             }
@@ -80,7 +83,7 @@ fn no_promise_breaks_in_any_simulated_run() {
     }
     let mut lines: Vec<String> = bites.iter().map(|(fault, count)| format!("{count:>9} {fault}")).collect();
     lines.sort();
-    println!("{seeds} seeds, {runs} script runs, with\n{}", lines.join("\n"));
+    say(&format!("simulation: {seeds} seeds, {runs} script runs, with\n{}", lines.join("\n")));
     assert!(runs >= seeds * each, "{runs} script runs");
     assert_eq!(bites.len(), world::FAULTS, "every kind of fault has bitten");
 }

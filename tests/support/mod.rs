@@ -7,3 +7,8 @@ mod resp;
 
 pub use proxy::{Fault, Proxy};
 pub use redis::{Raw, Server, signal};
+
+/// To the terminal also when the test succeeds, which the test harness would keep quiet.
+pub fn say(line: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+}

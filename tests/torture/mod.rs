@@ -17,7 +17,6 @@ mod worker;
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     time::{Duration, Instant},
 };
 
@@ -30,7 +29,7 @@ use redlatch::{Client, bundle};
 use crate::{
     conformance::{Sources, shipped},
     mutants::worst_faults,
-    support::{Proxy, Raw, Server},
+    support::{Proxy, Raw, Server, say},
 };
 
 const NAMES: [&str; 3] = ["torture/a", "torture/b", "torture/c"];
@@ -279,9 +278,4 @@ fn accepted(ledger: &mut Raw, kind: &str) -> u64 {
 
 fn field(ledger: &mut Raw, name: &str, field: &str) -> u64 {
     ledger.must::<Option<u64>>(&["HGET", &format!("counter:{name}"), field]).unwrap_or(0)
-}
-
-/// To the terminal also when the test succeeds, which the test harness would keep quiet.
-fn say(line: &str) {
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
