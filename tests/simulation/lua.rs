@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use mlua::{Error, Function, HookTriggers, IntoLua, Lua, Value, Variadic, VmState, debug::Debug};
+use mlua::{BorrowedBytes, Error, Function, HookTriggers, IntoLua, Lua, Value, Variadic, VmState, debug::Debug};
 
 use super::server::{Reply, Server};
 use crate::conformance::Sources;
@@ -91,13 +91,27 @@ fn plain(error: &Error) -> String {
     }
 }
 
-/// The words of a command, as Redis makes them from what Lua passes.
-fn words_of(words: &[Value]) -> Vec<Vec<u8>> {
+/// A word of a command, as Redis makes it from what Lua passes.
+enum Word {
+    Text(BorrowedBytes),
+    Number(String),
+}
+
+impl AsRef<[u8]> for Word {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Text(bytes) => bytes,
+            Self::Number(text) => text.as_bytes(),
+        }
+    }
+}
+
+fn words_of(words: &[Value]) -> Vec<Word> {
     let word = |word: &Value| match word {
-        Value::String(text) => text.as_bytes().to_vec(),
-        Value::Integer(number) => number.to_string().into_bytes(),
+        Value::String(text) => Word::Text(text.as_bytes()),
+        Value::Integer(number) => Word::Number(number.to_string()),
         // Redis prints with %.17g. All numbers of the scripts are whole ones below 2^53; a fraction would be a fault.
-        Value::Number(number) => number.to_string().into_bytes(),
+        Value::Number(number) => Word::Number(number.to_string()),
         other => panic!("a command takes text and numbers, not {other:?}"),
     };
     words.iter().map(word).collect()

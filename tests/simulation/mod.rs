@@ -45,7 +45,9 @@ fn run(seed: u64, runs: u64, scripted: &mut Scripted) -> Result<Bites, String> {
 #[test]
 fn no_promise_breaks_in_any_simulated_run() {
     let seeds = setting("REDLATCH_SIMULATION_SEEDS", 20_000);
-    let each = setting("REDLATCH_SIMULATION_RUNS", 50_000_000) / seeds;
+    let wanted = setting("REDLATCH_SIMULATION_RUNS", 50_000_000);
+    // The end of a run, when everybody finishes, adds a seventh.
+    let each = wanted / seeds * 9 / 10;
     let sources = shipped();
     if let Ok(seed) = std::env::var("REDLATCH_SIMULATION_SEED") {
         let mut scripted = Scripted::of(&sources);
@@ -84,7 +86,7 @@ fn no_promise_breaks_in_any_simulated_run() {
     let mut lines: Vec<String> = bites.iter().map(|(fault, count)| format!("{count:>9} {fault}")).collect();
     lines.sort();
     say(&format!("simulation: {seeds} seeds, {runs} script runs, with\n{}", lines.join("\n")));
-    assert!(runs >= seeds * each, "{runs} script runs");
+    assert!(runs >= wanted, "{runs} script runs");
     assert_eq!(bites.len(), world::FAULTS, "every kind of fault has bitten");
 }
 

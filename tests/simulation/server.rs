@@ -97,7 +97,8 @@ impl Server {
     }
 
     /// Runs one command of a script.
-    pub fn command(&mut self, words: &[Vec<u8>]) -> Reply {
+    pub fn command<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Reply {
+        let words: Vec<&[u8]> = words.iter().map(W::as_ref).collect();
         let name = words.first().map_or("", |word| text(word));
         if matches!(name, "HSET" | "SET") && self.is_full && !self.has_written {
             return Reply::Error("OOM command not allowed when used memory > 'maxmemory'.".to_owned());
@@ -141,32 +142,32 @@ impl Server {
         Reply::Integer(i64::from(reached))
     }
 
-    fn hmget(&self, key: &[u8], fields: &[Vec<u8>]) -> Reply {
+    fn hmget(&self, key: &[u8], fields: &[&[u8]]) -> Reply {
         let hash: &[(Vec<u8>, Vec<u8>)] = match self.key(key) {
             None => &[],
             Some(Key { value: Value::Hash(hash), .. }) => hash,
             Some(_) => return wrong_type(),
         };
-        let value = |field: &Vec<u8>| hash.iter().find(|(name, _)| name == field).map(|(_, value)| value.clone());
+        let value = |field: &&[u8]| hash.iter().find(|(name, _)| name == field).map(|(_, value)| value.clone());
         Reply::List(fields.iter().map(|field| value(field).map_or(Reply::Nil, Reply::Text)).collect())
     }
 
-    fn hset(&mut self, key: &[u8], pairs: &[Vec<u8>]) -> Reply {
+    fn hset(&mut self, key: &[u8], pairs: &[&[u8]]) -> Reply {
         if self.key(key).is_none() {
             self.keys.push((key.to_vec(), Key { value: Value::Hash(Vec::new()), expires_ms: None }));
         }
         let Some(key) = self.key_mut(key) else { return Reply::Nil };
         let Value::Hash(hash) = &mut key.value else { return wrong_type() };
         let before = hash.len();
-        pairs.chunks(2).for_each(|pair| put(hash, &pair[0], &pair[1]));
+        pairs.chunks(2).for_each(|pair| put(hash, pair[0], pair[1]));
         Reply::Integer((hash.len() - before) as i64)
     }
 
-    fn hdel(&mut self, key: &[u8], fields: &[Vec<u8>]) -> Reply {
+    fn hdel(&mut self, key: &[u8], fields: &[&[u8]]) -> Reply {
         let Some(Key { value, .. }) = self.key_mut(key) else { return Reply::Integer(0) };
         let Value::Hash(hash) = value else { return wrong_type() };
         let before = hash.len();
-        hash.retain(|(name, _)| !fields.contains(name));
+        hash.retain(|(name, _)| !fields.contains(&name.as_slice()));
         let (removed, is_empty) = (before - hash.len(), hash.is_empty());
         if is_empty {
             self.remove(key);
