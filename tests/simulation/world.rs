@@ -157,21 +157,20 @@ impl<'a> World<'a> {
         self.leaves_nothing()
     }
 
-    /// After some time without clients a newcomer has each lock at once, and then nothing is left of the queue.
+    /// After some time without clients a newcomer has each lock at once, and soon nothing is left of the queue.
     fn leaves_nothing(&mut self) -> Result<(), String> {
         // Windows are ends by the server's clock.
         self.now += 10 * SECOND + self.stepped_back;
         for lock in 0..self.keys.len() {
-            let (owner, ttl) = (format!("newcomer:{lock}"), Duration::from_secs(1));
-            let acquire = self.acquire_call(lock, &owner, ttl, (Duration::ZERO, 0, 0), "");
-            let reply = self.serve(&acquire)?;
-            if code(&reply) != Some(1) {
-                return Err(format!("G8: a newcomer after the end got {reply:?}"));
+            // Each call looks at 64 tickets, and there may be more of waiters that were stepped over.
+            let mut left = Vec::new();
+            for newcomer in 0..20 {
+                left = self.newcomer(lock, newcomer)?;
+                if left.is_empty() {
+                    break;
+                }
             }
-            self.serve(&Call { verb: Verb::Release, lock, args: vec![owner.clone().into_bytes()], owner })?;
-            let server = self.scripted.server();
-            let left: Vec<String> = server.fields(&self.keys[lock]).map(|(field, _)| field.to_owned()).collect();
-            if left.iter().any(|field| field.contains(':') || field == "tail") {
+            if !left.is_empty() {
                 return Err(format!("G8: {left:?} is left after the end"));
             }
         }
@@ -183,6 +182,20 @@ impl<'a> World<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A newcomer comes and goes; what is left of the queue then.
+    fn newcomer(&mut self, lock: usize, number: u32) -> Result<Vec<String>, String> {
+        let (owner, ttl) = (format!("newcomer:{lock}/{number}"), Duration::from_secs(1));
+        let acquire = self.acquire_call(lock, &owner, ttl, (Duration::ZERO, 0, 0), "");
+        let reply = self.serve(&acquire)?;
+        if code(&reply) != Some(1) {
+            return Err(format!("G8: a newcomer after the end got {reply:?}"));
+        }
+        self.serve(&Call { verb: Verb::Release, lock, args: vec![owner.clone().into_bytes()], owner })?;
+        let server = self.scripted.server();
+        let fields = server.fields(&self.keys[lock]).map(|(field, _)| field.to_owned());
+        Ok(fields.filter(|field| field.contains(':') || ["head", "tail", "parked"].contains(&field.as_str())).collect())
     }
 
     fn next(&mut self) -> Result<(), String> {
