@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use faults::known_faults;
+pub use faults::known_faults;
 pub use worst::worst_faults;
 
 use crate::{

@@ -52,7 +52,7 @@ impl Lock {
         self
     }
 
-    fn is_held_by(&self, owner: &str) -> bool {
+    pub fn is_held_by(&self, owner: &str) -> bool {
         self.holder.as_ref().is_some_and(|(holder, _)| holder == owner)
     }
 }

@@ -4,6 +4,7 @@
 //! One seed is one run. `REDLATCH_SIMULATION_SEED` runs that one and prints what happened;
 //! `REDLATCH_SIMULATION_SEEDS` and `REDLATCH_SIMULATION_RUNS` say how many seeds and how many script runs in total.
 
+mod answers;
 mod check;
 mod client;
 mod drive;

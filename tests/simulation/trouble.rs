@@ -34,6 +34,7 @@ impl World<'_> {
             80..86 => {
                 self.bite("losses of all data");
                 self.check.data_is_lost();
+                self.answers.data_is_lost();
                 self.scripted.server().lose_data();
                 self.seen.fill(None);
                 (self.spoiled, self.troubled) = (self.now, self.now);

@@ -12,6 +12,7 @@ use redlatch::{
 };
 
 use super::{
+    answers::{Answers, Served},
     check::{Check, Lock, Verb},
     client::{Client, State, Task},
     event::{Entry, Event},
@@ -63,6 +64,7 @@ pub struct World<'a> {
     serial: u64,
     pub is_draining: bool,
     pub check: Check,
+    pub answers: Answers,
     /// Connections that broke, and until when the server still read from them.
     pub broken: HashMap<u64, u64>,
     /// Which connections the server counts as subscribers.
@@ -107,6 +109,7 @@ impl<'a> World<'a> {
             serial: 0,
             is_draining: false,
             check: Check::default(),
+            answers: Answers::default(),
             broken: HashMap::new(),
             subscribed: Vec::new(),
             stepped_back: 0,
@@ -406,12 +409,25 @@ impl<'a> World<'a> {
         {
             return Err(format!("{:?} by {} failed: {text}", call.verb, call.owner));
         }
-        let mut check = std::mem::take(&mut self.check);
+        let (mut check, mut answers) = (std::mem::take(&mut self.check), std::mem::take(&mut self.answers));
         let steady = |owner: &str| self.steady_since(owner).map(|since| (self.now.saturating_sub(since) / 1000) as i64);
         let within = (self.plan.claim.as_micros() as u64 / 3 + 4 * SLOWEST) as i64 / 1000 + 50;
         let outcome = check.call(&key, (&before, &after), (call.verb, &call.owner), clock / 1000, within, steady);
-        self.check = check;
-        outcome?;
+        let served = Served {
+            call,
+            reply: &reply,
+            before: &before,
+            after: &after,
+            server: &self.scripted.server(),
+            claim_ms: self.plan.claim.as_millis() as i64,
+        };
+        let inbox = |owner: &str| {
+            let client = self.clients.iter().find(|client| client.task_of(owner).is_some())?;
+            Some(client.inbox().into_bytes())
+        };
+        let truth = outcome.and_then(|()| answers.check(&served, inbox, |owner| self.steady_since(owner).is_some()));
+        (self.check, self.answers) = (check, answers);
+        truth?;
         self.believers(call.lock, &after)?;
         self.seen[call.lock] = Some((self.now, after));
         Ok(reply)

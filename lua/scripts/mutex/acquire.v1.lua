@@ -213,7 +213,8 @@ local function save_queue()
   if head > tail and parked == 0 then
     redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked', 'floor')
   elseif head ~= tonumber(queue[1] or 1) or parked ~= tonumber(queue[2] or 0) then
-    redis.call('HSET', KEYS[1], 'head', head, 'parked', parked)
+    -- A full server may refuse this where it is the first write: the next call finds the same again.
+    redis.pcall('HSET', KEYS[1], 'head', head, 'parked', parked)
   end
 end
 -- end of the hand-off passage
