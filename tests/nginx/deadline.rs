@@ -10,7 +10,7 @@ use crate::support::{Server, signal};
 #[test]
 fn a_lease_is_over_at_its_local_deadline() {
     let (_redis, nginx) = redis_and_nginx();
-    let params = [("name", "n"), ("ttl", "0.2"), ("hold", "0.21"), ("extend", "10")];
+    let params = [("name", "n"), ("ttl", "0.2"), ("hold", "0.21"), ("extend", "10"), ("renew", "false")];
     let answer = nginx.call("hold_and_extend", &params);
     assert_eq!(number(&answer, "before"), 0.0);
     assert_eq!(text(&answer, "error"), "lost");
@@ -64,7 +64,7 @@ fn an_extend_that_gets_no_answer_ends_with_the_lease() {
 #[test]
 fn a_lease_that_is_over_here_stays_lost_even_if_the_server_would_extend_it() {
     let (redis, nginx) = redis_and_nginx();
-    let params = [("name", "n"), ("ttl", "2"), ("hold", "2.1"), ("extend", "10")];
+    let params = [("name", "n"), ("ttl", "2"), ("hold", "2.1"), ("extend", "10"), ("renew", "false")];
     let answer = thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);

@@ -77,8 +77,12 @@ local function hold(params, seconds)
   end
 end
 
-local function acquire_options(params, wait)
-  return { ttl = typed(params.ttl), fence_floor = params.fence_floor, wait = wait and typed(params.wait) }
+-- @param detached whether other requests go on with the lease
+local function acquire_options(params, wait, detached)
+  return {
+    ttl = typed(params.ttl), fence_floor = params.fence_floor, wait = wait and typed(params.wait) or nil,
+    renew = typed(params.renew), max_hold = typed(params.max_hold), detached = detached,
+  }
 end
 
 local ops = {}
@@ -96,11 +100,11 @@ function ops.raw(lock, params)
 end
 
 function ops.try_acquire(lock, params)
-  return describe(lock:try_acquire(typed(params.name), acquire_options(params)))
+  return describe(lock:try_acquire(typed(params.name), acquire_options(params, false, true)))
 end
 
 function ops.acquire(lock, params)
-  return describe(lock:acquire(typed(params.name), acquire_options(params, true)))
+  return describe(lock:acquire(typed(params.name), acquire_options(params, true, true)))
 end
 
 function ops.extend(lock, params)

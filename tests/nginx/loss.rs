@@ -174,7 +174,7 @@ fn a_server_clock_that_jumped_forward_refuses_no_acquire() {
                 content_by_lua_block {
                     local lock = require("resty.redlatch").new(require("handler").defaults)
                     assert(assert(lock:try_acquire("n")):release())
-                    lock.server_ahead_us = lock.server_ahead_us - 3600 * 1e6
+                    lock.server.ahead_us = lock.server.ahead_us - 3600 * 1e6
                     ngx.print(tostring(assert(lock:try_acquire("n")):release()))
                 }
             }"#,

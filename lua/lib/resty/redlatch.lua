@@ -1,6 +1,8 @@
 -- Distributed locks on Redis for nginx: see README.md beside this folder for the methods by example.
 local bundle = require "resty.redlatch.bundle"
 local acquire = require "resty.redlatch.acquire"
+local driver = require "resty.redlatch.driver"
+local held = require "resty.redlatch.held"
 local hex = require "resty.redlatch.hex"
 local leases = require "resty.redlatch.lease"
 local options = require "resty.redlatch.options"
@@ -19,7 +21,7 @@ local families = {
 
 local defaults = {
   host = "127.0.0.1", port = 6379, database = 0, namespace = "redlatch", timeout = 2, pool_size = 64, keepalive = 60,
-  ttl = 10, claim = 3, retention = 3600, family = "mutex", strict = false,
+  ttl = 10, claim = 3, retention = 3600, family = "mutex", strict = false, connection = "worker", max_hold = 60,
 }
 
 -- @syntax lock = redlatch.new(opts?)
@@ -40,6 +42,11 @@ function _M.new(opts)
     self[option] = value
   end
   self.family = families[self.family]
+  self.transport = self.connection == "worker" and driver or require "resty.redlatch.pool"
+  if self.renew == nil then
+    self.renew = self.transport == driver
+  end
+  self.server = {}
   self.keepalive_ms = math.max(math.floor(self.keepalive * 1000), 1)
   if self.socket then
     self.socket = "unix:" .. self.socket:gsub("^unix:", "")
@@ -54,18 +61,29 @@ end
 local function start(self, name, opts, wait)
   opts = opts or {}
   local fence_floor = opts.fence_floor or "0"
+  local renew = self.renew
+  if opts.renew ~= nil then
+    renew = opts.renew
+  end
   return acquire(self, {
     name = name,
     key = self.family.key(self, name),
     ttl = options.whole_milliseconds(opts.ttl or self.ttl),
     wait = wait or 0,
     fence_floor = type(fence_floor) == "number" and format("%.0f", fence_floor) or fence_floor,
+    renew = renew and not opts.detached,
+    detached = opts.detached,
+    max_hold = opts.max_hold or self.max_hold,
   })
 end
 
-local function fence_problem(self, opts)
+local function misfit(self, opts)
   if opts and opts.fence_floor and not self.family.fenced then
     return "redlatch: option fence_floor goes with the mutex family: the plain family has no fence"
+  elseif opts and opts.renew and opts.detached then
+    return "redlatch: option detached goes without renew: nobody here looks after that lease"
+  elseif opts and opts.renew and self.transport ~= driver then
+    return "redlatch: option renew needs the driver: leave out the option connection of new"
   end
 end
 
@@ -78,7 +96,7 @@ end
 -- @throws when an argument is of the wrong type or out of range, or the phase cannot wait
 function methods:try_acquire(name, opts)
   local problem = phases.problem("try_acquire") or options.name_problem(name) or options.try_problem(opts)
-    or fence_problem(self, opts)
+    or misfit(self, opts)
   if problem then
     error(problem, 2)
   end
@@ -93,7 +111,7 @@ end
 -- @throws as try_acquire
 function methods:acquire(name, opts)
   local problem = phases.problem("acquire") or options.name_problem(name) or options.acquire_problem(opts)
-    or fence_problem(self, opts)
+    or misfit(self, opts)
   if problem then
     error(problem, 2)
   end
@@ -113,6 +131,14 @@ function methods:lease(name, owner)
     error(problem, 2)
   end
   return leases.carried(self, name, self.family.key(self, name), owner)
+end
+
+-- Gives back, without waiting, what the request still holds or waits for: for a request that was killed or failed.
+-- @syntax count = redlatch.log()
+-- @context log
+-- @return how many leases and places were given back
+function _M.log()
+  return held.give_back()
 end
 
 return _M

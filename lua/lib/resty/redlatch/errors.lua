@@ -74,4 +74,24 @@ function _M.explain(line)
   return "redis: " .. text .. " (" .. (what_to_do or "read the server's log") .. ")"
 end
 
+-- @return that no connection came about
+function _M.unreachable(lock, err)
+  return "connection: " .. lock.address .. " cannot be reached (" .. (err or "no reason given")
+    .. "): is the server running, are host and port right?"
+end
+
+-- @return that a connection came about and no Redis answered by it
+function _M.silent(lock, err)
+  return "connection: " .. lock.address .. " gives no Redis answer (" .. err .. "): is a Redis there, and awake?"
+end
+
+-- @param may_have_run whether a script, or a command that changes something, was on its way
+-- @return that no reply came
+function _M.no_reply(lock, err, may_have_run)
+  if may_have_run then
+    return "unknown: " .. lock.address .. " gave no reply (" .. err .. "): the script may have run"
+  end
+  return "connection: " .. lock.address .. " gave no reply (" .. err .. "): the script did not run"
+end
+
 return _M

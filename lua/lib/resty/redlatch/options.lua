@@ -58,6 +58,22 @@ local function fence_floor(value)
   end
 end
 
+local function boolean(value)
+  if type(value) ~= "boolean" then
+    return "must be true or false, not " .. show(value)
+  end
+end
+
+local function connection(value)
+  if type(value) == "table" then
+    return type(value.evalsha) ~= "function" and "must be a connected object of resty.redis" or nil
+  elseif value ~= "worker" and value ~= "pool" then
+    return 'must be "worker", "pool" or a connected object of resty.redis, not ' .. show(value)
+  end
+end
+
+local max_hold = number(0.001, math.huge, " seconds")
+
 local rules_of_new = {
   host = bytes(1, 255),
   port = whole(1, 65535),
@@ -78,15 +94,17 @@ local rules_of_new = {
       return 'must be "mutex" or "plain", not ' .. show(value)
     end
   end,
-  strict = function(value)
-    if type(value) ~= "boolean" then
-      return "must be true or false, not " .. show(value)
-    end
-  end,
+  strict = boolean,
+  connection = connection,
+  renew = boolean,
+  max_hold = max_hold,
 }
 
-local rules_of_try = { ttl = ttl, fence_floor = fence_floor }
-local rules_of_acquire = { ttl = ttl, fence_floor = fence_floor, wait = number(0, LONGEST_TTL, " seconds") }
+local rules_of_try = { ttl = ttl, fence_floor = fence_floor, renew = boolean, max_hold = max_hold, detached = boolean }
+local rules_of_acquire = { wait = number(0, LONGEST_TTL, " seconds") }
+for option, rule in pairs(rules_of_try) do
+  rules_of_acquire[option] = rule
+end
 
 local function problem_with(given, rules)
   if given == nil then
@@ -120,6 +138,8 @@ function _M.new_problem(given)
       problem = "redlatch: option username needs the option password"
     elseif given.socket and (given.host or given.port) then
       problem = "redlatch: option socket goes without host and port"
+    elseif given.renew and (given.connection or "worker") ~= "worker" then
+      problem = "redlatch: option renew needs the driver: leave out the option connection"
     end
   end
   return problem
@@ -138,6 +158,11 @@ end
 function _M.ttl_problem(value)
   local problem = value ~= nil and ttl(value)
   return problem and "redlatch: ttl " .. problem or nil
+end
+
+function _M.seconds_problem(value)
+  local problem = number(0, math.huge)(value)
+  return problem and "redlatch: seconds " .. problem
 end
 
 function _M.try_problem(given)

@@ -34,6 +34,12 @@ function _M.token()
   return client_id .. ":" .. count
 end
 
+-- @return the first part of this worker's owner tokens, which its inbox is named after
+function _M.client_id()
+  make_once()
+  return client_id
+end
+
 -- @return who asks, for people: `<host name>/<pid of the worker>`
 function _M.label()
   make_once()

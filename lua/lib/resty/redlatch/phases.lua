@@ -18,4 +18,13 @@ function _M.problem(method)
   end
 end
 
+-- @param method for the message
+-- @return nil, or why the method cannot even leave its work to the driver here
+function _M.post_problem(method)
+  local phase = get_phase()
+  if phase == "init" or phase == "exit_worker" then
+    return "redlatch: " .. method .. " needs a timer, which nginx does not have in the phase " .. phase
+  end
+end
+
 return _M

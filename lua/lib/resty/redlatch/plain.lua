@@ -6,7 +6,7 @@ local words = require "resty.redlatch.words"
 
 local format, min = string.format, math.min
 
-local _M = { fenced = false }
+local _M = { fenced = false, extend_script = "plain/extend", release_script = "plain/release", RELEASE_ROUNDS = 1 }
 
 function _M.key(_, name)
   return name
@@ -26,13 +26,16 @@ function _M.acquire(lock, attempt, seconds, fresh)
   return word, reply[2] / 1000, sent
 end
 
-function _M.extend(lock, lease, ttl, seconds, fresh)
-  local args = { lease.owner, format("%.0f", ttl * 1000) }
-  local reply, sent, kind = call.run(lock, "plain/extend", lease.key, args, seconds, fresh)
-  if not reply then
-    return nil, sent, kind
-  end
-  return words["plain/extend"][reply[1]], reply[2] / 1000, sent
+function _M.extend_args(_, owner, ttl)
+  return { owner, format("%.0f", ttl * 1000) }
+end
+
+function _M.read_extend(_, reply)
+  return words["plain/extend"][reply[1]], reply[2] / 1000
+end
+
+function _M.read_release(_, reply)
+  return words["plain/release"][reply[1]], false
 end
 
 function _M.release(lock, key, owner, seconds, fresh)
