@@ -12,3 +12,4 @@ files["tests/torture/resource.lua"] = {
 }
 -- Generated: each script is one line.
 files["lua/lib/resty/redlatch/scripts.lua"] = { std = "ngx_lua", max_line_length = false }
+files["tests/nginx/spec"] = { std = "ngx_lua+busted" }

@@ -155,8 +155,9 @@ pub struct NginxDriver {
 }
 
 impl NginxDriver {
-    pub fn new(server: &Server) -> Self {
-        Self { nginx: Config::redis(server).start() }
+    /// `connection`: the option of that name, "worker" or "pool".
+    pub fn new(server: &Server, connection: &str) -> Self {
+        Self { nginx: Config::redis(server).options(&format!("connection = \"{connection}\"")).start() }
     }
 }
 

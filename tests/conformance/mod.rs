@@ -43,9 +43,15 @@ fn the_rust_client_answers_as_the_table_says() {
 }
 
 #[test]
-fn nginx_answers_as_the_table_says() {
+fn nginx_answers_as_the_table_says_by_its_driver() {
     let server = Server::start(&[]).unwrap();
-    check(&server, &mut NginxDriver::new(&server));
+    check(&server, &mut NginxDriver::new(&server, "worker"));
+}
+
+#[test]
+fn nginx_answers_as_the_table_says_by_pooled_connections() {
+    let server = Server::start(&[]).unwrap();
+    check(&server, &mut NginxDriver::new(&server, "pool"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 -- The module behind HTTP, for tests: see README.md in this folder for the requests and the answers.
 local cjson = require "cjson.safe"
 local call = require "resty.redlatch.call"
+local clock = require "resty.redlatch.clock"
 local owner_tokens = require "resty.redlatch.owner"
 local redlatch = require "resty.redlatch"
 
@@ -158,6 +159,38 @@ function ops.hold_and_extend(lock, params)
   return answer
 end
 
+-- Enters a room that remembers who was in it last, and tells when that one may still have been there.
+function ops.guarded(lock, params)
+  local lease, err = lock:acquire(params.name, acquire_options(params, true))
+  if not lease then
+    return { error = err }
+  end
+  local answer, room = describe(lease), "room:" .. params.name
+  local function command(...)
+    return assert(lock.transport.command(lock, clock() + 5, ...))
+  end
+  local before = command("GETSET", room, ("%s %.6f inside"):format(lease.fence, lease.deadline))
+  local entered = clock()
+  if type(before) == "string" then
+    local last_fence, deadline, state = before:match("^(%d+) ([%d.]+) (%a+)$")
+    if state == "inside" then
+      answer.late = entered - deadline
+      if entered < tonumber(deadline) then
+        answer.violation = "entered before the lease of " .. last_fence .. " was over"
+      end
+    end
+    if tonumber(last_fence) >= tonumber(lease.fence) then
+      answer.violation = "the fence of the one before was " .. last_fence
+    end
+  end
+  hold(params, 0.002)
+  if lease:remaining() > 0.1 then
+    command("SET", room, ("%s %.6f gone"):format(lease.fence, lease.deadline))
+  end
+  answer.released, answer.error = lease:release()
+  return answer
+end
+
 -- `count` owner tokens.
 function ops.owners(_, params)
   local owners = {}
@@ -165,6 +198,10 @@ function ops.owners(_, params)
     owners[i] = owner_tokens.token()
   end
   return { owners = owners }
+end
+
+function ops.stats()
+  return { stats = redlatch.stats(), prometheus = redlatch.prometheus() }
 end
 
 function _M.call()

@@ -17,7 +17,7 @@ fn holder(nginx: &Nginx) -> u32 {
 }
 
 #[test]
-fn the_lock_of_a_killed_worker_is_free_after_its_ttl() {
+fn x1_the_lock_of_a_killed_worker_is_free_after_its_ttl() {
     let (_redis, nginx) = redis_and_nginx();
     thread::scope(|scope| {
         let cut = scope.spawn(|| nginx.get(&Nginx::path("hold", &[("name", "n"), ("ttl", "3"), ("hold", "30")])));
@@ -29,7 +29,7 @@ fn the_lock_of_a_killed_worker_is_free_after_its_ttl() {
 }
 
 #[test]
-fn a_reload_lets_the_holder_finish_and_release() {
+fn x2_a_reload_lets_the_holder_finish_and_release() {
     let (_redis, nginx) = redis_and_nginx();
     until("both workers are there", || nginx.workers().len() == 2);
     let old = nginx.workers();
@@ -49,7 +49,7 @@ fn a_reload_lets_the_holder_finish_and_release() {
 }
 
 #[test]
-fn a_worker_that_slept_past_its_lease_neither_keeps_it_nor_ends_the_next_one() {
+fn x6_a_worker_that_slept_past_its_lease_neither_keeps_it_nor_ends_the_next_one() {
     let (redis, nginx) = redis_and_nginx();
     let other = Config::redis(&redis).start();
     thread::scope(|scope| {
@@ -67,7 +67,7 @@ fn a_worker_that_slept_past_its_lease_neither_keeps_it_nor_ends_the_next_one() {
 }
 
 #[test]
-fn a_client_that_hangs_up_does_not_keep_the_worker_from_releasing() {
+fn x5_a_client_that_hangs_up_does_not_keep_the_worker_from_releasing() {
     let (_redis, nginx) = redis_and_nginx();
     let client = nginx.send(&Nginx::path("hold", &[("name", "n"), ("ttl", "60"), ("hold", "1")]));
     holder(&nginx);

@@ -2,6 +2,9 @@
 
 mod contract;
 mod deadline;
+mod driver;
+mod examples;
+mod fleet;
 mod grants;
 mod healing;
 mod input;
@@ -9,9 +12,14 @@ mod loss;
 mod messages;
 mod package;
 mod phases;
+mod queue;
 mod readme;
+mod renewal;
+mod requests;
 mod trouble;
+mod units;
 mod waiting;
+mod work;
 
 use std::net::TcpListener;
 use std::thread;

@@ -47,7 +47,7 @@ location = /everywhere {
 }"#;
 
 #[test]
-fn phases_that_cannot_wait_are_refused_with_the_reason() {
+fn x8_phases_that_cannot_wait_are_refused_with_the_reason() {
     let redis = Server::start(&[]).unwrap();
     let nginx = Config::redis(&redis).locations(LOCATIONS).start();
     let refusal = |method: &str, phase: &str| {

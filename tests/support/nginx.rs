@@ -25,6 +25,10 @@ pub struct Config {
     pub options: String,
     /// More `location` blocks.
     pub locations: String,
+    /// More blocks in `http`.
+    pub http: String,
+    /// More directives outside of `http`.
+    pub main: String,
     /// The folder that holds `resty/redlatch.lua`.
     pub lib: PathBuf,
 }
@@ -37,7 +41,14 @@ impl Config {
 
     /// Two workers with these options of `redlatch.new`.
     pub fn new(options: &str) -> Self {
-        Self { workers: 2, options: options.to_owned(), locations: String::new(), lib: root().join("lua/lib") }
+        Self {
+            workers: 2,
+            options: options.to_owned(),
+            locations: String::new(),
+            http: String::new(),
+            main: String::new(),
+            lib: root().join("lua/lib"),
+        }
     }
 
     pub fn workers(mut self, workers: u32) -> Self {
@@ -52,6 +63,16 @@ impl Config {
 
     pub fn locations(mut self, locations: &str) -> Self {
         self.locations = locations.to_owned();
+        self
+    }
+
+    pub fn http(mut self, http: &str) -> Self {
+        self.http = http.to_owned();
+        self
+    }
+
+    pub fn main(mut self, main: &str) -> Self {
+        self.main = main.to_owned();
         self
     }
 
@@ -70,6 +91,8 @@ impl Config {
             .replace("@DIR@", dir)
             .replace("@LIB@", self.lib.to_str().unwrap())
             .replace("@TESTS@", root().join("tests/nginx").to_str().unwrap())
+            .replace("@MAIN@", &self.main)
+            .replace("@HTTP@", &self.http)
             .replace("@OPTIONS@", &self.options)
             .replace("@LOCATIONS@", &self.locations)
     }
@@ -145,7 +168,12 @@ impl Nginx {
 
     /// Answer of `GET path`: status and body. An answer that breaks off has the status 0.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = self.send(path);
+        self.get_with(path, "")
+    }
+
+    /// The same with more headers, each with its line's end.
+    pub fn get_with(&self, path: &str, headers: &str) -> (u16, String) {
+        let mut stream = self.send_with(path, headers);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
@@ -156,10 +184,14 @@ impl Nginx {
 
     /// Sends `GET path` and leaves the answer unread.
     pub fn send(&self, path: &str) -> UnixStream {
+        self.send_with(path, "")
+    }
+
+    fn send_with(&self, path: &str, headers: &str) -> UnixStream {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         // A worker that is killed breaks off as early as this.
-        let _ = stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes());
+        let _ = stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n{headers}\r\n").as_bytes());
         stream
     }
 

@@ -7,6 +7,8 @@ local hex = require "resty.redlatch.hex"
 local leases = require "resty.redlatch.lease"
 local options = require "resty.redlatch.options"
 local phases = require "resty.redlatch.phases"
+local single_flight = require "resty.redlatch.single_flight"
+local stats = require "resty.redlatch.stats"
 
 local format = string.format
 
@@ -118,6 +120,68 @@ function methods:acquire(name, opts)
   return start(self, name, opts, opts and opts.wait)
 end
 
+-- After the work: releases, and says what became of it.
+local function end_of_work(lease, ok, ...)
+  local released, err = lease:release()
+  if not ok then
+    return nil, "error: " .. tostring((...))
+  elseif not released and err == "lost" then
+    return nil, "lost"
+  elseif not released then
+    ngx.log(ngx.WARN, "redlatch: a lease is left to its TTL: ", err)
+  end
+  return true, ...
+end
+
+-- Runs a function under the lease and releases it, whatever happens.
+-- @syntax ran, result... = lock:with(name, opts, fn, ...)
+-- @context as try_acquire
+-- @param name as try_acquire
+-- @param opts as acquire, or nil
+-- @param fn called with the lease and the arguments after fn
+-- @return true and what fn returned; or false and "held" when somebody else has the lease; or nil and "error: …" with
+--   a traceback when fn failed, "lost" when the lease was lost during the work, or an error of acquire
+-- @throws as acquire, and when fn is not a function
+function methods:with(name, opts, fn, ...)
+  local problem = phases.problem("with") or options.name_problem(name) or options.acquire_problem(opts)
+    or misfit(self, opts) or type(fn) ~= "function" and "redlatch: fn must be a function, not " .. type(fn)
+  if problem then
+    error(problem, 2)
+  end
+  local lease, err = start(self, name, opts, opts and opts.wait)
+  if lease then
+    return end_of_work(lease, xpcall(fn, debug.traceback, lease, ...))
+  elseif err == "held" then
+    return false, "held"
+  end
+  return nil, err
+end
+
+-- The value of `key` in the cache, filled by one request of the whole fleet when it is not there.
+-- @syntax value, from = lock:single_flight(key, opts, fill, ...)
+-- @context as try_acquire
+-- @param key as a name
+-- @param opts ttl: for how long a value is fresh (60); stale: for how long after that it may be served while one
+--   request fills again in the background (0); lease: TTL of the lease of the one who fills, renewed meanwhile (10);
+--   wait: for how long to wait for somebody else's fill (10); all in seconds
+-- @param fill called with the arguments after it; returns a string, or nil and an error. With `stale` it runs in a
+--   timer: give it what it needs as arguments
+-- @return the value and where it comes from: "node", "stale", "worker", "fleet" or "fill"; or nil and "timeout", what
+--   fill returned as its error, "error: …" with a traceback when it failed, or an error of acquire
+-- @throws as acquire, and when the instance has no shm
+function methods:single_flight(key, opts, fill, ...)
+  local problem = phases.problem("single_flight") or single_flight.problem(self, key, opts, fill)
+  if problem then
+    error(problem, 2)
+  end
+  opts = opts or {}
+  return single_flight.run {
+    lock = self, key = key, shm = ngx.shared[self.shm], ttl = opts.ttl or 60, stale = opts.stale or 0,
+    lease = options.whole_milliseconds(opts.lease or 10), wait = opts.wait or 10,
+    fill = fill, args = { n = select("#", ...), ... },
+  }
+end
+
 -- For programs that carry the owner token from one request to another. Keep it secret: it is the right to release.
 -- @syntax lease = lock:lease(name, owner)
 -- @context any phase: nothing is sent
@@ -139,6 +203,21 @@ end
 -- @return how many leases and places were given back
 function _M.log()
   return held.give_back()
+end
+
+-- What the drivers of this worker do and have done.
+-- @syntax stats = redlatch.stats()
+-- @context any
+-- @return an array with a table for each server: server, connected, queued, waiting, leases and counts
+function _M.stats()
+  return stats.read()
+end
+
+-- The counts for Prometheus, of all workers when the instances have a shm, else of this worker.
+-- @syntax text = redlatch.prometheus()
+-- @context any
+function _M.prometheus()
+  return stats.prometheus()
 end
 
 return _M

@@ -111,6 +111,9 @@ local function wait(lock, attempt, remaining)
     attempt.at_once = attempt.at_once + 1
     return nil
   elseif left <= 0 then
+    if lock.server.counts then
+      lock.server.counts.held = lock.server.counts.held + 1
+    end
     return nil, "held", remaining
   end
   local pause = max(min(lock.family.pause(lock, attempt, remaining), left), 0.001)
@@ -154,6 +157,18 @@ local function go(lock, attempt)
   return lease, err, remaining
 end
 
+-- For the log phase of a request that was killed or failed. Weak, so that a lease which the request has dropped is
+-- renewed no longer even where no log phase calls.
+local record_mt = { __mode = "v", __index = {
+  give_back = function(record)
+    if record.lease then
+      record.lease:post_release()
+    elseif record.lock then
+      record.lock.transport.post_release(record.lock, record.key, record.owner)
+    end
+  end,
+} }
+
 -- @param attempt a table with name, key, ttl, wait, fence_floor, renew, max_hold and detached
 -- @return a lease; or nil, error, and for "held" the holder's remaining seconds
 return function(lock, attempt)
@@ -163,7 +178,9 @@ return function(lock, attempt)
   attempt.wait_until = clock() + attempt.wait
   attempt.give_up = attempt.wait_until + 2 * lock.timeout
   attempt.asked, attempt.at_once, attempt.position = 0, 0, 1
-  attempt.record = { lock = lock, key = attempt.key, owner = attempt.owner, request = nil }
+  attempt.record = setmetatable({
+    lock = lock, key = attempt.key, owner = attempt.owner, request = nil, lease = nil,
+  }, record_mt)
   held.add(attempt.record)
   if attempt.waits and lock.family.fenced then
     attempt.inbox = transport.inbox(lock, clock() + lock.timeout)
@@ -181,6 +198,8 @@ return function(lock, attempt)
   end
   if not lease or attempt.detached then
     held.remove(attempt.record)
+  else
+    attempt.record.lease = lease
   end
   return lease, err, remaining
 end

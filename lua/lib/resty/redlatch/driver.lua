@@ -20,6 +20,10 @@ local MOST = 500
 local SHORTEST_BACKOFF, LONGEST_BACKOFF = 0.01, 0.5
 -- How often an exiting worker looks whether its last request is over.
 local EXIT_PAUSE = 0.05
+-- How often it looks for what its requests have dropped.
+local COLLECT_PAUSE = 1
+-- How often the counts go to the shared dictionary.
+local PUBLISH_PAUSE = 1
 local DAY = 86400
 
 local _M = {}
@@ -37,7 +41,7 @@ local function of(lock)
       work = semaphores.new(), awake = false, running = false, failures = 0,
       first = nil, last = nil, number = 0, loads = {}, spare = {}, spares = 0,
       wire = nil, events = 0, channels = {}, waiters = setmetatable({}, weak_values),
-      agenda = agendas.new(), errands = {},
+      agenda = agendas.new(), errands = {}, published_at = 0, published_writes = 0, collect_at = 0,
       counts = {
         commands = 0, writes = 0, connections = 0, failed_connections = 0, messages = 0, scripts_loaded = 0,
         granted = 0, handed_off = 0, held = 0, released = 0, renewed = 0, lost = 0, posted = 0,
@@ -61,6 +65,11 @@ local function wake(driver)
     driver.awake = true
     driver.work:post()
   end
+end
+
+-- The server of a driver, for people: without its credentials.
+function _M.server_name(driver)
+  return driver.lock.address .. "/" .. driver.lock.database
 end
 
 -- When the worker begins to exit, pending timers fire: idle drivers end then, and do not hold it up.
@@ -206,7 +215,16 @@ local function tell_waiters(driver)
   end
 end
 
+-- In an exiting worker leases of requests that were cut must not be renewed until the collector happens to find them.
+local function collect(driver, now)
+  if exiting() and now >= driver.collect_at then
+    driver.collect_at = now + COLLECT_PAUSE
+    collectgarbage()
+  end
+end
+
 local function attend(driver, now)
+  collect(driver, now)
   local due = driver.agenda:take(now)
   for i = 1, #due do
     due[i]:attend(driver, now)
@@ -231,6 +249,14 @@ local function pause(driver, wire, now)
   end
   if wire.first then
     most = min(most, wire.first.written_at + driver.lock.timeout - now)
+  end
+  if driver.lock.shm and driver.counts.writes ~= driver.published_writes then
+    most = min(most, driver.published_at + PUBLISH_PAUSE - now)
+    if most <= 0 then
+      driver.published_at, driver.published_writes = now, driver.counts.writes
+      require("resty.redlatch.stats").publish(driver)
+      return 0.001
+    end
   end
   return max(min(most, driver.agenda:seconds(now) or DAY), 0.001)
 end

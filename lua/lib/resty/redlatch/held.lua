@@ -24,13 +24,14 @@ local function give_back(at)
   local count = 0
   for record in pairs(request and request.records or {}) do
     record.request = nil
-    record.lock.transport.post_release(record.lock, record.key, record.owner)
+    record:give_back()
     count = count + 1
   end
   return count
 end
 
--- Puts a record (a table with lock, key and owner) on the list of the running request, if it has a log phase.
+-- Puts a record (a table with the method give_back, which must not wait) on the list of the running request, if that
+-- has a log phase.
 function _M.add(record)
   if not has_log_phase[get_phase()] then
     return

@@ -67,6 +67,7 @@ function _M.granted(lock, attempt, sent, lease_seconds, fence)
     lock = lock, name = attempt.name, key = attempt.key, owner = attempt.owner, fence = fence,
     ttl = attempt.ttl, deadline = sent + lease_seconds - margin(lease_seconds), record = attempt.record,
   }, mt)
+  count(self, "granted")
   if attempt.renew then
     self.renew_at, self.hold_until = sent + lease_seconds / 3, sent + attempt.max_hold
     put_on_agenda(self)

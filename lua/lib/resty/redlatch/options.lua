@@ -98,6 +98,11 @@ local rules_of_new = {
   connection = connection,
   renew = boolean,
   max_hold = max_hold,
+  shm = function(value)
+    if type(value) ~= "string" or not ngx.shared[value] then
+      return "must be the name of a lua_shared_dict, not " .. show(value)
+    end
+  end,
 }
 
 local rules_of_try = { ttl = ttl, fence_floor = fence_floor, renew = boolean, max_hold = max_hold, detached = boolean }
@@ -105,6 +110,11 @@ local rules_of_acquire = { wait = number(0, LONGEST_TTL, " seconds") }
 for option, rule in pairs(rules_of_try) do
   rules_of_acquire[option] = rule
 end
+
+local rules_of_flight = {
+  ttl = number(0.001, LONGEST_TTL, " seconds"), stale = number(0, LONGEST_TTL, " seconds"), lease = ttl,
+  wait = number(0, LONGEST_TTL, " seconds"),
+}
 
 local function problem_with(given, rules)
   if given == nil then
@@ -171,6 +181,10 @@ end
 
 function _M.acquire_problem(given)
   return problem_with(given, rules_of_acquire)
+end
+
+function _M.flight_problem(given)
+  return problem_with(given, rules_of_flight)
 end
 
 return _M
