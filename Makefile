@@ -28,6 +28,7 @@ lint: deps-test
 bench: deps-test
 	$(CARGO) bench --bench pair
 	$(CARGO) bench --bench hand_off
+	$(CARGO) bench --bench nginx
 
 # After a change of a script that is not released yet: its digest and its copy for nginx.
 scripts:

@@ -20,8 +20,8 @@ local function read(...)
 end
 
 local everything = "+OK\r\n-ERR no\r\n:-42\r\n$5\r\nhe\r\no\r\n$-1\r\n$0\r\n\r\n*2\r\n:1\r\n*2\r\n$1\r\na\r\n"
-  .. "*0\r\n*-1\r\n%1\r\n+key\r\n:7\r\n~1\r\n#t\r\n_\r\n,1.5\r\n(12345678901234567890\r\n!5\r\nERR x\r\n=7\r\ntxt:abc\r\n"
-  .. "|1\r\n+ttl\r\n:9\r\n+after\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n#f\r\n"
+  .. "*0\r\n*-1\r\n%1\r\n+key\r\n:7\r\n~1\r\n#t\r\n_\r\n,1.5\r\n(12345678901234567890\r\n!5\r\nERR x\r\n"
+  .. "=7\r\ntxt:abc\r\n|1\r\n+ttl\r\n:9\r\n+after\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n#f\r\n"
 local null = ngx.null
 local meaning = {
   { "reply", "OK" }, { "error", "ERR no" }, { "reply", -42 }, { "reply", "he\r\no" }, { "reply", null },

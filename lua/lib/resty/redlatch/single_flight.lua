@@ -7,7 +7,7 @@ local options = require "resty.redlatch.options"
 local random = require "resty.redlatch.random"
 local semaphores = require "ngx.semaphore"
 
-local format, max, min, sleep = string.format, math.max, math.min, ngx.sleep
+local floor, format, max, min, sleep = math.floor, string.format, math.max, math.min, ngx.sleep
 
 -- How often a worker looks whether another worker of its node has filled.
 local SHORTEST_LOOK, LONGEST_LOOK = 0.002, 0.02
@@ -22,20 +22,24 @@ local function names(lock, key)
   return "v:" .. lock.namespace .. ":" .. key, "f:" .. lock.namespace .. ":" .. key, lock.namespace .. ":c1:" .. key
 end
 
--- The node's copy. Its flags say until when it is fresh, in tenths of a second since the machine started.
+-- The flags of a dictionary's entry have 32 bits: milliseconds since the machine started go round in 49 days.
+local ROUND = 2 ^ 32
+
+-- The node's copy. Its flags say until when it is fresh.
 -- @return value, and whether it is fresh; or nil
 local function look(job)
   local value, fresh_until = job.shm:get(job.value_name)
   if value == nil then
     return nil
   end
-  return value, clock() * 10 < (fresh_until or 0)
+  local left_ms = ((fresh_until or 0) - floor(clock() * 1000)) % ROUND
+  return value, left_ms > 0 and left_ms < ROUND / 2
 end
 
 local function keep(job, value, fresh)
   local ttl = fresh + job.stale
   if ttl > 0 then
-    job.shm:set(job.value_name, value, max(ttl, 0.001), math.floor((clock() + fresh) * 10))
+    job.shm:set(job.value_name, value, max(ttl, 0.001), floor((clock() + fresh) * 1000) % ROUND)
   end
 end
 
