@@ -50,7 +50,9 @@ fn a_killed_connection_is_replaced_and_waiters_lose_nothing() {
                 scope.spawn(|| {
                     for _ in 0..50 {
                         let answer = nginx.call("hold", &[("name", "n"), ("wait", "60"), ("hold", "0.002")]);
-                        assert_eq!(answer["released"], true, "{answer}");
+                        // A release whose reply is lost, and after which another has released, cannot be told from a loss.
+                        let unknown = answer["error"].as_str().is_some_and(|error| error.starts_with("unknown: "));
+                        assert!(answer["released"] == true || answer["fence"].is_string() && unknown, "{answer}");
                     }
                 })
             })

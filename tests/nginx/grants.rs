@@ -102,12 +102,13 @@ fn workers_exclude_each_other() {
 fn no_two_owner_tokens_are_equal_across_workers() {
     let redis = Server::start(&[]).unwrap();
     // A token that is made before the fork must not give all workers the same client id.
-    let nginx = Config::redis(&redis).workers(4).options("label = require('resty.redlatch.owner').token()").start();
+    let nginx = Config::redis(&redis).workers(8).options("label = require('resty.redlatch.owner').token()").start();
+    let goal: usize = std::env::var("REDLATCH_TOKENS").map_or(200_000, |count| count.parse().unwrap());
     let seen = Mutex::new((HashSet::new(), HashSet::new(), 0));
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                for _ in 0..200 {
+                for _ in 0..goal {
                     let answer = nginx.call("owners", &[("count", "2000")]);
                     let mut seen = seen.lock().unwrap();
                     let (owners, workers, count) = &mut *seen;
@@ -116,7 +117,7 @@ fn no_two_owner_tokens_are_equal_across_workers() {
                         owners.insert(owner.as_str().unwrap().to_owned());
                         *count += 1;
                     }
-                    if *count >= 100_000 && workers.len() == 4 {
+                    if *count >= goal && workers.len() == 8 {
                         break;
                     }
                 }
@@ -124,11 +125,11 @@ fn no_two_owner_tokens_are_equal_across_workers() {
         }
     });
     let (owners, workers, count) = seen.into_inner().unwrap();
-    assert_eq!(workers.len(), 4, "every worker made some");
-    assert!(count >= 100_000);
+    assert_eq!(workers.len(), 8, "every worker made some");
+    assert!(count >= goal);
     assert_eq!(owners.len(), count);
     let clients: HashSet<_> = owners.iter().map(|owner| owner.split(':').next().unwrap()).collect();
-    assert_eq!(clients.len(), 4, "one client id per worker");
+    assert_eq!(clients.len(), 8, "one client id per worker");
     assert!(clients.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())), "{clients:?}");
 }
 

@@ -146,9 +146,19 @@ fn an_acquire_that_nobody_waits_for_any_more_is_not_granted_later() {
 }
 
 #[test]
-fn lua_resty_redis_104_a_connection_that_timed_out_is_closed_not_pooled() {
+fn x7_lua_resty_redis_104_no_reply_goes_to_another_question_after_a_timeout() {
+    late_replies("worker");
+}
+
+#[test]
+fn x7_lua_resty_redis_104_a_connection_that_timed_out_is_closed_not_pooled() {
+    late_replies("pool");
+}
+
+fn late_replies(connection: &str) {
     let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).options("timeout = 0.5").start();
+    let options = format!("timeout = 0.5, connection = '{connection}'");
+    let nginx = Config::redis(&redis).workers(1).options(&options).start();
     nginx.call("hold", &[("name", "n")]);
     for round in 0..5 {
         signal(redis.pid(), "STOP");

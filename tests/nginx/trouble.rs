@@ -152,3 +152,32 @@ fn a_key_of_another_type_is_left_as_it_is() {
     }
     assert_eq!(ask::<String>(&redis, &["GET", "redlatch:m1:n"]), "mine");
 }
+
+/// The rights that lua/README.md names are enough, and those that it calls optional are.
+#[test]
+fn the_rights_in_the_readme_are_enough() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/lua/README.md")).unwrap();
+    let rights = readme.lines().find(|line| line.starts_with("+hello ")).expect("the README has the rights");
+    let redis = Server::start(&[]).unwrap();
+    let user = |name: &str, leave_out: &[&str]| {
+        let mut rule = vec!["ACL", "SETUSER", name, "on", ">secret", "resetkeys", "resetchannels", "-@all"];
+        rule.extend(rights.split(' ').filter(|right| !leave_out.contains(right)));
+        ask::<String>(&redis, &rule);
+        Config::redis(&redis).workers(1).options(&format!("username = '{name}', password = 'secret'")).start()
+    };
+    let visit = |nginx: &Nginx| {
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let answer = nginx.call("hold", &[("name", "n"), ("wait", "20"), ("hold", "0.2"), ("ttl", "0.3")]);
+                    assert_eq!(answer["released"], true, "{answer}");
+                });
+            }
+        });
+    };
+    let all = user("all", &[]);
+    visit(&all);
+    assert!(!all.error_log().contains("NOPERM"), "{}", all.error_log());
+    visit(&user("quiet", &["+subscribe", "&redlatch:inbox:*", "+publish"]));
+    visit(&user("old", &["+hello"]));
+}

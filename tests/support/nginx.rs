@@ -216,6 +216,16 @@ impl Nginx {
         signal(self.child.id(), "HUP");
     }
 
+    /// Lets the workers end their requests, and waits until they are gone.
+    pub fn quit(&self) {
+        signal(self.child.id(), "QUIT");
+        let asked = Instant::now();
+        while !self.workers().is_empty() {
+            assert!(asked.elapsed() < Duration::from_secs(60), "nginx does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub fn error_log(&self) -> String {
         self.read("error.log")
     }

@@ -24,7 +24,7 @@ use crate::support::{
 const RUST_PROCESSES: usize = 6;
 const NGINX_WORKERS: u32 = 3;
 const REQUEST_THREADS: usize = 6;
-/// A waiter in nginx has no inbox: it asks again within a third of this, and a lock handed to it idles so long.
+/// What a waiter in nginx that was stopped costs the others: the label of its worker, not of a request, tells who stops.
 const NGINX_CLAIM: Duration = Duration::from_millis(100);
 
 /// All processes that use the locks.
@@ -143,6 +143,8 @@ impl Fleet {
         }
         remarks.extend(self.workers.keys().map(|pid| format!("worker {pid} waits for ever")));
         self.requests.drain(..).for_each(|thread| thread.join().expect("requests end"));
+        // Its drivers would keep their subscriptions.
+        self.nginx.quit();
         remarks
     }
 

@@ -16,6 +16,8 @@ local AT_ONCE = 1600
 local function ask_once(lock, attempt)
   attempt.asked = attempt.asked + 1
   local seconds = min(lock.timeout, max(attempt.give_up - clock(), 0.001))
+  -- What arrives after that is not granted: nobody waits for the answer any more.
+  attempt.not_after = clock() + seconds
   local word, detail, third, fourth, stamp = lock.family.acquire(lock, attempt, seconds, attempt.unknown ~= nil)
   if word then
     attempt.unknown, attempt.stamp = nil, stamp

@@ -34,10 +34,14 @@ local run, sentinel
 
 -- The driver of this worker for the server and the user of `lock`.
 local function of(lock)
-  local driver = drivers[lock.pool]
+  local driver = lock.driver
+  if driver then
+    return driver
+  end
+  driver = drivers[lock.pool]
   if not driver then
     driver = {
-      lock = lock, server = { address = lock.address },
+      lock = lock, timeout = lock.timeout, shm = lock.shm, server = { address = lock.address },
       work = semaphores.new(), awake = false, running = false, failures = 0,
       first = nil, last = nil, number = 0, loads = {}, spare = {}, spares = 0,
       wire = nil, events = 0, channels = {}, waiters = setmetatable({}, weak_values),
@@ -50,7 +54,8 @@ local function of(lock)
     driver.server.counts = driver.counts
     drivers[lock.pool] = driver
   end
-  lock.server = driver.server
+  driver.timeout, driver.shm = max(driver.timeout, lock.timeout), driver.shm or lock.shm
+  lock.server, lock.driver = driver.server, driver
   return driver
 end
 _M.of = of
@@ -248,9 +253,9 @@ local function pause(driver, wire, now)
     driver.idle_since = nil
   end
   if wire.first then
-    most = min(most, wire.first.written_at + driver.lock.timeout - now)
+    most = min(most, wire.first.written_at + driver.timeout - now)
   end
-  if driver.lock.shm and driver.counts.writes ~= driver.published_writes then
+  if driver.shm and driver.counts.writes ~= driver.published_writes then
     most = min(most, driver.published_at + PUBLISH_PAUSE - now)
     if most <= 0 then
       driver.published_at, driver.published_writes = now, driver.counts.writes
@@ -279,8 +284,8 @@ local function serve(driver, wire)
         tail.next = driver.first
         driver.first, driver.last = rest, driver.last or tail
       end
-    elseif wire.first and now - wire.first.written_at >= driver.lock.timeout then
-      wire.broken = "no reply for " .. driver.lock.timeout .. " s"
+    elseif wire.first and now - wire.first.written_at >= driver.timeout then
+      wire.broken = "no reply for " .. driver.timeout .. " s"
     else
       local seconds = pause(driver, wire, now)
       if not seconds then

@@ -239,8 +239,12 @@ local function release_on(self, err, kind, give_up, sure_until)
     local started = clock()
     local word
     word, err, kind = lock.family.release(lock, self.key, self.owner, lock.timeout, unknown ~= nil)
-    if word == "not_held" and unknown and not lock.family.fenced and started < sure_until then
-      -- Nobody else could end it before, so the request whose reply got lost did.
+    if word == "not_held" and unknown and started < sure_until then
+      -- The request whose reply got lost may have ended it, and another holder since; the memo knows the last one only.
+      -- In the plain family nobody else could have ended it.
+      if lock.family.fenced then
+        return nil, unknown
+      end
       word = "released"
     end
     if word then

@@ -53,7 +53,7 @@ local function acquire_args(lock, attempt)
     format("%.0f", attempt.ttl * 1000),
     attempt.waits and format("%.0f", window(lock, attempt) * 1000) or "0",
     format("%.0f", lock.claim * 1000),
-    server_clock.at(lock, attempt.give_up),
+    server_clock.at(lock, attempt.not_after),
     attempt.fence_floor,
     format("%.0f", lock.retention * 1000),
     lock.label or owner_tokens.label(),

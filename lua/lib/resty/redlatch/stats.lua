@@ -59,7 +59,7 @@ end
 
 -- Where each worker leaves its counts for the others, at most once a second.
 function _M.publish(one)
-  local shm = ngx.shared[one.lock.shm or ""]
+  local shm = ngx.shared[one.shm or ""]
   if shm then
     local prefix = "s:" .. ngx.worker.id() .. ":" .. driver.server_name(one)
     for _, name in ipairs(order) do
@@ -78,7 +78,7 @@ function _M.prometheus()
     lines[#lines + 1] = "# TYPE " .. metric .. " counter"
     for _, one in pairs(driver.all()) do
       local server = driver.server_name(one)
-      local shm = ngx.shared[one.lock.shm or ""]
+      local shm = ngx.shared[one.shm or ""]
       for worker = 0, ngx.worker.count() - 1 do
         local count = shm and shm:get("s:" .. worker .. ":" .. server .. ":" .. name)
         if worker == ngx.worker.id() then
