@@ -1,7 +1,7 @@
 //! One connection for a worker, whatever its requests do, and the modes without a driver.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{ask, number, text, until};
 use crate::support::nginx::{Config, Nginx};
@@ -91,17 +91,29 @@ fn an_idle_driver_closes_its_connection_and_starts_again() {
     assert_eq!(nginx.call("hold", &[("name", "n")])["released"], true);
 }
 
-#[test]
-fn an_idle_driver_does_not_hold_up_a_reload() {
+/// Uses every worker's driver for a lease of `ttl` seconds and asks nginx to end.
+fn end_with_idle_drivers(ttl: &str) {
     let redis = Server::start(&[]).unwrap();
-    let nginx = Config::redis(&redis).workers(1).start();
-    nginx.call("hold", &[("name", "n"), ("wait", "1")]);
-    let old = nginx.workers();
-    nginx.reload();
-    until("the old worker is gone", || {
-        let workers = nginx.workers();
-        workers.len() == 1 && workers != old
+    let nginx = Config::redis(&redis).workers(3).start();
+    until("every worker has a driver", || {
+        nginx.call("hold", &[("name", "n"), ("wait", "1"), ("ttl", ttl)]);
+        connections(&redis) == 3
     });
+    // Nothing happens any more that could wake a worker by chance.
+    thread::sleep(Duration::from_millis(300));
+    let asked = Instant::now();
+    nginx.quit();
+    assert!(asked.elapsed() < Duration::from_secs(20), "took {:?}, keepalive is 60 s", asked.elapsed());
+}
+
+#[test]
+fn idle_drivers_do_not_hold_up_the_end_of_their_workers() {
+    end_with_idle_drivers("0.3");
+}
+
+#[test]
+fn released_leases_do_not_hold_up_the_end_of_their_workers() {
+    end_with_idle_drivers("600");
 }
 
 #[test]

@@ -221,7 +221,8 @@ impl Nginx {
         signal(self.child.id(), "QUIT");
         let asked = Instant::now();
         while !self.workers().is_empty() {
-            assert!(asked.elapsed() < Duration::from_secs(60), "nginx does not end");
+            let states = self.workers().into_iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")));
+            assert!(asked.elapsed() < Duration::from_secs(60), "nginx does not end: {:?}", states.collect::<Vec<_>>());
             thread::sleep(Duration::from_millis(5));
         }
     }

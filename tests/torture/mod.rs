@@ -151,8 +151,8 @@ async fn torture(goal: u64, seed: u64, broken: Option<&Sources>) -> Vec<String> 
         if rust + nginx >= goal && enough {
             break;
         }
-        // Both are to have their share, however fast they are.
-        fleet.pause_requests(nginx > rust + 100);
+        // Both are to have their share, however fast they are; a broken bundle reaches Rust only.
+        fleet.pause_requests(nginx * if broken.is_some() { 9 } else { 1 } > rust + 100);
     }
     ledger.must::<()>(&["SET", "over", "1"]);
     let mut remarks = fleet.finish(Duration::from_secs(60));

@@ -71,7 +71,7 @@ local function granted(lock, attempt, remaining, sent, fence)
   if lease:remaining() > 0 then
     return lease
   end
-  lock.family.release(lock, attempt.key, attempt.owner, lock.timeout)
+  lease:release()
   return nil, "lost"
 end
 

@@ -78,6 +78,22 @@ function methods:find_first(number)
   end
 end
 
+-- Forgets slots whose entries are all gone.
+-- @return true when nothing is left
+function methods:is_empty()
+  local first
+  for number, slot in pairs(self.slots) do
+    if next(slot) == nil then
+      self.slots[number] = nil
+      self.used = self.used - 1
+    elseif not first or number < first then
+      first = number
+    end
+  end
+  self.first = first
+  return not first
+end
+
 -- @return seconds from `now` until something is due; nil when nothing is
 function methods:seconds(now)
   if not self.first then

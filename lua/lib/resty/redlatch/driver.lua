@@ -77,12 +77,17 @@ function _M.server_name(driver)
   return driver.lock.address .. "/" .. driver.lock.database
 end
 
--- When the worker begins to exit, pending timers fire: idle drivers end then, and do not hold it up.
+local function wake_all()
+  for _, driver in pairs(drivers) do
+    wake(driver)
+  end
+end
+
+-- When the worker begins to exit, pending timers fire: idle drivers end then, and do not hold it up. They are woken by
+-- another timer, because nginx goes to sleep first, and would notice a semaphore at its next event only.
 function sentinel(premature)
   if premature and exiting() then
-    for _, driver in pairs(drivers) do
-      wake(driver)
-    end
+    timer_at(0, wake_all)
   else
     timer_at(premature and 1 or DAY, sentinel)
   end
@@ -237,7 +242,11 @@ local function attend(driver, now)
 end
 
 local function is_idle(driver, wire)
-  return not wire.first and driver.agenda.used == 0 and next(driver.errands) == nil and next(driver.waiters) == nil
+  if wire.first or next(driver.errands) ~= nil or next(driver.waiters) ~= nil then
+    return false
+  end
+  -- To look through the agenda pays when somebody waits for the end of the worker; else its slots pass by themselves.
+  return driver.agenda.used == 0 or exiting() and driver.agenda:is_empty()
 end
 
 -- How long to wait for more work; nil when the driver may end.
