@@ -99,12 +99,21 @@ async fn a_dropped_lease_is_given_back() {
     assert!(lease.granted().is_some());
 }
 
+/// Until the server's clock has moved on by that much.
+async fn on_the_server(client: &Client, time: Duration) {
+    let now_us = async || client.caller().inspect(b"clock", 0).await.unwrap().now_us;
+    let end = now_us().await + u64::try_from(time.as_micros()).unwrap();
+    while now_us().await < end {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn renewal_keeps_a_lease_beyond_its_ttl() {
     let (_server, client) = fixture().await;
-    let lock = client.mutex("stock").unwrap().ttl(Duration::from_millis(1500)).unwrap();
-    let lease = lock.acquire().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(2000)).await;
+    let ttl = Duration::from_millis(900);
+    let lease = client.mutex("stock").unwrap().ttl(ttl).unwrap().acquire().await.unwrap();
+    on_the_server(&client, ttl).await;
     assert!(!lease.is_lost());
     lease.release().await.unwrap();
 }
@@ -112,7 +121,8 @@ async fn renewal_keeps_a_lease_beyond_its_ttl() {
 #[tokio::test]
 async fn a_waited_for_lease_is_renewed_like_any_other() {
     let (_server, client) = fixture().await;
-    let lock = client.mutex("stock").unwrap().ttl(Duration::from_millis(1200)).unwrap();
+    let ttl = Duration::from_millis(900);
+    let lock = client.mutex("stock").unwrap().ttl(ttl).unwrap();
     let held = lock.acquire().await.unwrap();
     let waiter = tokio::spawn({
         let lock = lock.clone();
@@ -123,7 +133,7 @@ async fn a_waited_for_lease_is_renewed_like_any_other() {
     }
     held.release().await.unwrap();
     let lease = waiter.await.unwrap();
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    on_the_server(&client, ttl).await;
     assert!(!lease.is_lost());
     lease.release().await.unwrap();
 }

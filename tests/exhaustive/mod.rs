@@ -213,7 +213,7 @@ fn visit(clients: usize, fault: Fault, steps: usize) -> impl Checker<Lock> {
 
 #[test]
 fn no_promise_breaks_in_any_reachable_state() {
-    let states = std::env::var("REDLATCH_STATES").map_or(1_000_000, |text| text.parse().expect("a number"));
+    let states = usize::try_from(crate::support::setting("REDLATCH_STATES", 1_000_000)).unwrap();
     let two = visit(2, Fault::None, states * 2);
     two.assert_properties();
     let three = visit(3, Fault::None, states * 2);

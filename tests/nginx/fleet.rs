@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{ask, inspect, number, until};
 use crate::support::nginx::{Config, Nginx};
-use crate::support::{Server, say, signal};
+use crate::support::{Server, say, setting, signal};
 
 const TTL: f64 = 0.5;
 
@@ -141,7 +141,7 @@ const LOAD: &str = r#"location = /load {
 fn memory_connections_and_timers_stay_flat() {
     let redis = Server::start(&[]).unwrap();
     let nginx = Config::redis(&redis).workers(1).locations(LOAD).start();
-    let rounds: u32 = std::env::var("REDLATCH_NGINX_LOAD").map_or(10, |rounds| rounds.parse().unwrap());
+    let rounds = setting("REDLATCH_NGINX_LOAD", 10);
     let worker = nginx.workers()[0];
     let round = || {
         thread::scope(|scope| {
@@ -158,7 +158,7 @@ fn memory_connections_and_timers_stay_flat() {
     let before = resident(worker);
     (0..rounds).for_each(|_| round());
     let after = resident(worker);
-    let leases = u64::from(rounds) * 10_000;
+    let leases = rounds * 10_000;
     say(&format!("{leases} leases: memory from {before} to {after} KiB"));
     assert!(after < before + 4096, "from {before} to {after} KiB in {leases} leases");
     assert_eq!(number(&nginx.call("stats", &[])["stats"][0]["counts"], "connections"), 1.0);

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::thread;
 
 use super::{ask, fence, number, redis_and_nginx, text};
-use crate::support::Server;
 use crate::support::nginx::Config;
+use crate::support::{Server, setting};
 
 #[test]
 fn grants_a_free_name_with_a_fence_and_the_remaining_time() {
@@ -103,7 +103,7 @@ fn no_two_owner_tokens_are_equal_across_workers() {
     let redis = Server::start(&[]).unwrap();
     // A token that is made before the fork must not give all workers the same client id.
     let nginx = Config::redis(&redis).workers(8).options("label = require('resty.redlatch.owner').token()").start();
-    let goal: usize = std::env::var("REDLATCH_TOKENS").map_or(200_000, |count| count.parse().unwrap());
+    let goal = usize::try_from(setting("REDLATCH_TOKENS", 200_000)).unwrap();
     let seen = Mutex::new((HashSet::new(), HashSet::new(), 0));
     thread::scope(|scope| {
         for _ in 0..8 {

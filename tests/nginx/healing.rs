@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::{ask, redis_and_nginx, text};
-use crate::support::Raw;
+use crate::support::nginx::Config;
+use crate::support::{Raw, Server};
 
 #[test]
 fn loads_the_script_where_it_is_missing() {
@@ -59,4 +60,27 @@ fn strict_never_loads_a_script() {
 
     nginx.call("hold", &[("name", "n")]);
     assert_eq!(nginx.call("hold", &strict)["released"], true);
+}
+
+#[test]
+fn a_script_that_many_miss_is_loaded_once() {
+    let redis = Server::start(&[]).unwrap();
+    let crowd = r#"location = /crowd {
+        content_by_lua_block {
+            local lock = require("resty.redlatch").new(require("handler").defaults)
+            local threads = {}
+            for i = 1, 64 do
+                threads[i] = ngx.thread.spawn(function() assert(lock:try_acquire("n" .. i)) end)
+            end
+            for i = 1, 64 do
+                assert(ngx.thread.wait(threads[i]))
+            end
+            ngx.say(require("resty.redlatch").stats()[1].counts.scripts_loaded)
+        }
+    }"#;
+    let nginx = Config::redis(&redis).workers(1).locations(crowd).start();
+    assert_eq!(nginx.call("hold", &[("name", "n")])["released"], true);
+    ask::<String>(&redis, &["SCRIPT", "FLUSH"]);
+    // Acquire and release at first, then acquire.
+    assert_eq!(nginx.get("/crowd").1, "3\n", "{}", nginx.error_log());
 }

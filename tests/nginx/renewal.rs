@@ -132,7 +132,8 @@ fn an_extend_that_is_answered_for_another_grant_is_lost() {
     let params = [("name", "n"), ("ttl", "60"), ("hold", "1"), ("extend", "60"), ("renew", "false")];
     let answer = thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
-        until("it is held", || ask::<i64>(&redis, &["HINCRBY", "redlatch:m1:n", "fence", "1"]) > 1);
+        until("it is held", || ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
+        ask::<i64>(&redis, &["HINCRBY", "redlatch:m1:n", "fence", "1"]);
         holder.join().unwrap()
     });
     assert_eq!(text(&answer, "error"), "lost", "{answer}");

@@ -22,7 +22,7 @@ location = /unlogged {
     lua_check_client_abort on;
     content_by_lua_block {
         local lock = require("resty.redlatch").new(require("handler").defaults)
-        assert(lock:acquire("n", { ttl = 1 }))
+        assert(lock:acquire("n", { ttl = tonumber(ngx.var.arg_ttl) }))
         ngx.sleep(30)
     }
 }
@@ -125,7 +125,7 @@ fn a_waiter_whose_client_hangs_up_leaves_the_queue_at_once() {
 #[test]
 fn without_the_log_line_the_lease_of_a_killed_request_ends_with_its_ttl() {
     let (_redis, nginx) = start();
-    let client = nginx.send("/unlogged");
+    let client = nginx.send("/unlogged?ttl=1");
     until("it is held", || inspect(&nginx, "n")[0] == 1);
     drop(client);
     // The renewals end with the object, which the collector finds while requests are served.

@@ -21,11 +21,11 @@ pub use lua::Scripted;
 pub use server::Reply;
 use world::{Bites, World};
 
-use crate::{conformance::shipped, mutants::worst_faults, support::say};
-
-fn setting(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().expect("the variable is a number"))
-}
+use crate::{
+    conformance::shipped,
+    mutants::worst_faults,
+    support::{say, setting},
+};
 
 /// Runs one seed; what went wrong is told with the last things that happened before.
 fn run(seed: u64, runs: u64, scripted: &mut Scripted) -> Result<Bites, String> {

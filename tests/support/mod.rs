@@ -8,6 +8,11 @@ mod resp;
 pub use proxy::{Fault, Proxy};
 pub use redis::{Raw, Server, signal};
 
+/// A number that a variable of the environment may set.
+pub fn setting(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("the variable is a number"))
+}
+
 /// To the terminal also when the test succeeds, which the test harness would keep quiet.
 pub fn say(line: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());

@@ -29,7 +29,7 @@ use redlatch::{Client, bundle};
 use crate::{
     conformance::{Sources, shipped},
     mutants::worst_faults,
-    support::{Proxy, Raw, Server, say},
+    support::{Proxy, Raw, Server, say, setting},
 };
 
 const NAMES: [&str; 3] = ["torture/a", "torture/b", "torture/c"];
@@ -52,10 +52,6 @@ fn worker_process() {
     if let Ok(orders) = std::env::var(worker::VARIABLE) {
         worker::run(&serde_json::from_str(&orders).unwrap());
     }
-}
-
-fn setting(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().expect("the variable is a number"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,29 +104,44 @@ local function proven(attempt, message)
   return attempt.answered + message.lease - clock() >= message.lease / 3 + leases.margin(message.lease)
 end
 
--- What to do after "no": ask again at once, or later, or give up.
--- @return a lease, or nil; and if there is nothing more to do an error, and for "held" the holder's remaining seconds
-local function wait(lock, attempt, remaining)
-  local left = attempt.wait_until - clock()
-  if remaining == 0 and lock.family.fenced and attempt.at_once < AT_ONCE and clock() < attempt.give_up then
-    -- Nobody holds it: dead waiters were in front, or it came too late by an estimate that the reply has set right.
-    attempt.at_once = attempt.at_once + 1
-    return nil
-  elseif left <= 0 then
-    if lock.server.counts then
-      lock.server.counts.held = lock.server.counts.held + 1
-    end
-    return nil, "held", remaining
+local function held_by_another(lock, remaining)
+  local counts = lock.server.counts
+  if counts then
+    counts.held = counts.held + 1
   end
-  local pause = max(min(lock.family.pause(lock, attempt, remaining), left), 0.001)
+  return nil, "held", remaining
+end
+
+-- Sleeps until it is time to ask again, or for a waiter with an inbox until it hears something.
+-- @return a lease, if that is proven
+local function sleep_or_hear(lock, attempt, pause)
   if not (attempt.inbox and attempt.queued) then
-    sleep(pause)
-    return nil
+    return sleep(pause)
   end
   local message = hear(lock, attempt, clock() + pause)
   if message and proven(attempt, message) then
     lock.server.counts.handed_off = lock.server.counts.handed_off + 1
     return granted(lock, attempt, message.lease, attempt.answered, message.fence)
+  end
+end
+
+-- What to do after "no": ask again at once, or later, or give up.
+-- @return a lease, or nil; and if there is nothing more to do an error, and for "held" the holder's remaining seconds
+local function wait(lock, attempt, remaining)
+  if remaining == 0 and lock.family.fenced and attempt.at_once < AT_ONCE and clock() < attempt.give_up then
+    -- Nobody holds it: dead waiters were in front, or it came too late by an estimate that the reply has set right.
+    attempt.at_once = attempt.at_once + 1
+    return nil
+  end
+  local left = attempt.wait_until - clock()
+  if left > 0 then
+    local lease = sleep_or_hear(lock, attempt, max(min(lock.family.pause(lock, attempt, remaining), left), 0.001))
+    if lease then
+      return lease
+    end
+  end
+  if clock() >= attempt.wait_until then
+    return held_by_another(lock, remaining)
   end
 end
 

@@ -17,19 +17,6 @@ local function address()
   return tonumber(cast(uintptr, get_request()))
 end
 
--- Gives back everything that the request at `at` has on its list.
-local function give_back(at)
-  local request = requests[at]
-  requests[at] = nil
-  local count = 0
-  for record in pairs(request and request.records or {}) do
-    record.request = nil
-    record:give_back()
-    count = count + 1
-  end
-  return count
-end
-
 -- Puts a record (a table with the method give_back, which must not wait) on the list of the running request, if that
 -- has a log phase.
 function _M.add(record)
@@ -38,12 +25,8 @@ function _M.add(record)
   end
   local at = address()
   local request = requests[at]
-  if request and request.started ~= start_time() then
-    -- It was somebody else's, whose log phase did not call us: that request is over.
-    give_back(at)
-    request = nil
-  end
-  if not request then
+  -- Another start is a request that is over and whose log phase did not call us.
+  if not request or request.started ~= start_time() then
     request = { started = start_time(), records = {}, count = 0, at = at }
     requests[at] = request
   end
@@ -64,9 +47,19 @@ function _M.remove(record)
   end
 end
 
--- @return how many leases and places the running request still had
+-- Gives back everything that the running request has on its list.
+-- @return how many leases and places that were
 function _M.give_back()
-  return give_back(address())
+  local at = address()
+  local request = requests[at]
+  requests[at] = nil
+  local count = 0
+  for record in pairs(request and request.records or {}) do
+    record.request = nil
+    record:give_back()
+    count = count + 1
+  end
+  return count
 end
 
 return _M
