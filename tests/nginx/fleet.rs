@@ -142,6 +142,7 @@ fn memory_connections_and_timers_stay_flat() {
     let redis = Server::start(&[]).unwrap();
     let nginx = Config::redis(&redis).workers(1).locations(LOAD).start();
     let rounds = setting("REDLATCH_NGINX_LOAD", 10);
+    until("the worker is there", || nginx.workers().len() == 1);
     let worker = nginx.workers()[0];
     let round = || {
         thread::scope(|scope| {

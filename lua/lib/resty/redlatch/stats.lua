@@ -58,7 +58,7 @@ function _M.read()
 end
 
 -- Where each worker leaves its counts for the others, at most once a second.
-function _M.publish(one)
+driver.on_publish(function(one)
   local shm = ngx.shared[one.shm or ""]
   if shm then
     local prefix = "s:" .. ngx.worker.id() .. ":" .. driver.server_name(one)
@@ -66,7 +66,7 @@ function _M.publish(one)
       shm:set(prefix .. ":" .. name, one.counts[name])
     end
   end
-end
+end)
 
 -- @return the counts of all workers that share a dictionary with this one, else of this worker, in Prometheus' text
 --   format

@@ -1,0 +1,112 @@
+-- The calls of a driver: a command, its place in the queue, its reply, and who waits for it.
+local clock = require "resty.redlatch.clock"
+local healing = require "resty.redlatch.healing"
+local resp = require "resty.redlatch.resp"
+local semaphores = require "ngx.semaphore"
+
+local _M = {}
+
+-- Ends a call: its waiter goes on, or its callback is called.
+function _M.finish(driver, call, reply, err, kind)
+  call.reply, call.err, call.kind, call.stamp, call.over = reply, err, kind, driver.events, true
+  if call.done then
+    call.done(call)
+  else
+    call.sem:post()
+  end
+end
+
+-- Puts a call at the end of the queue, and wakes or starts the driver.
+local function enqueue(driver, call)
+  driver.number = driver.number + 1
+  call.number, call.next, call.written_at = driver.number, nil, nil
+  if driver.last then
+    driver.last.next = call
+  else
+    driver.first = call
+  end
+  driver.last = call
+  if driver.running then
+    return driver:wake()
+  end
+  local ok, err = driver:start()
+  if not ok then
+    driver.first, driver.last = nil, nil
+    _M.finish(driver, call, nil, err, "connection")
+  end
+end
+
+local prefixes = { evalsha = {}, eval = {} }
+
+-- The bytes of a script call's next stage.
+local function prepare(driver, call)
+  local stage, script = call.stage, call.script
+  call.harmless = stage == "load"
+  if stage == "load" then
+    call.bytes = resp.command("SCRIPT", "LOAD", script.source)
+    driver.loads[script.digest] = driver.number + 1
+    driver.counts.scripts_loaded = driver.counts.scripts_loaded + 1
+    return
+  end
+  local of_script = prefixes[stage][script.digest]
+  if not of_script then
+    of_script = {}
+    prefixes[stage][script.digest] = of_script
+  end
+  local count = #call.args
+  local prefix = of_script[count]
+  if not prefix then
+    prefix = resp.prefix(count + 4, stage:upper(), stage == "eval" and script.source or script.digest, 1)
+    of_script[count] = prefix
+  end
+  call.bytes = resp.encode(prefix, call.key, call.args)
+  call.asked_at = clock()
+end
+
+-- Queues what a script call has to send next.
+function _M.send(driver, call)
+  prepare(driver, call)
+  enqueue(driver, call)
+end
+
+-- Queues a command that is no script.
+function _M.send_command(driver, call, ...)
+  call.bytes = resp.command(...)
+  enqueue(driver, call)
+end
+
+-- A reply has come. A missing script is loaded by the first call that misses it; the others only ask again.
+function _M.settle(driver, call, reply, err)
+  if call.script and not call.abandoned then
+    local goes_on, other = healing.goes_on(call, reply, err)
+    if goes_on then
+      if call.stage == "load" and (driver.loads[call.script.digest] or 0) > call.number then
+        call.stage = "evalsha"
+      end
+      return _M.send(driver, call)
+    elseif other then
+      reply, err = false, other
+    end
+  end
+  _M.finish(driver, call, reply, err)
+end
+
+-- @return a call with a semaphore, which `give_back` takes again
+function _M.new(driver)
+  local spares = driver.spares
+  if spares > 0 then
+    driver.spares = spares - 1
+    local call = driver.spare[spares]
+    call.over, call.script, call.kind, call.reply, call.err, call.harmless = false, nil, nil, nil, nil, nil
+    return call
+  end
+  return { sem = semaphores.new(), over = false }
+end
+
+-- For a call that is over and whose semaphore nobody will post any more.
+function _M.give_back(driver, call)
+  local spares = driver.spares + 1
+  driver.spares, driver.spare[spares] = spares, call
+end
+
+return _M

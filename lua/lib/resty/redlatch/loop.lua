@@ -1,0 +1,262 @@
+-- What a driver does in its timer: it connects, sends what is queued, reads replies and messages, and attends to its
+-- agenda, until there is nothing more to do.
+local calls = require "resty.redlatch.calls"
+local clock = require "resty.redlatch.clock"
+local errors = require "resty.redlatch.errors"
+local random = require "resty.redlatch.random"
+local wires = require "resty.redlatch.wire"
+
+local exiting, timer_at = ngx.worker.exiting, ngx.timer.at
+local max, min = math.max, math.min
+
+-- Commands in one write: their replies keep what comes after them waiting.
+local MOST = 500
+local SHORTEST_BACKOFF, LONGEST_BACKOFF = 0.01, 0.5
+-- How often an exiting worker looks whether its last request is over.
+local EXIT_PAUSE = 0.05
+-- How often it looks for what its requests have dropped.
+local COLLECT_PAUSE = 1
+-- How often the counts go to the shared dictionary.
+local PUBLISH_PAUSE = 1
+local DAY = 86400
+
+local _M = {}
+
+-- Those that have run in this worker.
+local drivers = {}
+local run, sentinel, watched
+
+-- Makes a sleeping driver look for work.
+function _M.wake(driver)
+  if not driver.awake then
+    driver.awake = true
+    driver.work:post()
+  end
+end
+
+local function wake_all()
+  for driver in pairs(drivers) do
+    driver:wake()
+  end
+end
+
+-- When the worker begins to exit, pending timers fire: idle drivers end then, and do not hold it up. They are woken by
+-- another timer, because nginx goes to sleep first, and would notice a semaphore at its next event only.
+function sentinel(premature)
+  if premature and exiting() then
+    if not timer_at(0, wake_all) then
+      wake_all()
+    end
+  else
+    timer_at(premature and 1 or DAY, sentinel)
+  end
+end
+
+-- Starts a driver that does not run.
+-- @return true; or nil and why nginx has no timer for it
+function _M.start(driver)
+  local ok, err = timer_at(0, run, driver)
+  if not ok then
+    return nil, "connection: nginx starts no timer for the driver (" .. err .. "): raise lua_max_pending_timers"
+  end
+  driver.running, drivers[driver] = true, true
+  if not watched and not exiting() then
+    watched = timer_at(DAY, sentinel)
+  end
+  return true
+end
+
+-- A message of a hand-off: `owner fence lease_ms`, as the release script writes it.
+local function hear(driver, payload)
+  local first = payload:find(" ", 1, true)
+  local second = first and payload:find(" ", first + 1, true)
+  local lease_ms = second and tonumber(payload:sub(second + 1))
+  if not lease_ms then
+    return
+  end
+  driver.counts.messages = driver.counts.messages + 1
+  -- Without a waiter there is nothing to do: whoever gave up has sent a release after its acquire.
+  local waiter = driver.waiters[payload:sub(1, first - 1)]
+  if waiter then
+    waiter.message = { fence = payload:sub(first + 1, second - 1), lease = lease_ms / 1000, stamp = driver.events }
+    waiter.sem:post()
+  end
+end
+
+local function read(driver, wire)
+  local ok, err = pcall(wires.read, wire, function(call, reply, problem)
+    driver.events = driver.events + 1
+    calls.settle(driver, call, reply, problem)
+  end, function(push)
+    driver.events = driver.events + 1
+    if push[1] == "message" then
+      hear(driver, push[3])
+    elseif push[1] == "subscribe" then
+      local call = wires.take(wire)
+      if call then
+        calls.settle(driver, call, true)
+      end
+    end
+  end)
+  if not ok then
+    ngx.log(ngx.ERR, "redlatch: the reader ended: ", err)
+  end
+  wire.broken = wire.broken or "the reader ended"
+  driver:wake()
+end
+
+-- After a new connection a message may have been lost with the old one: every waiter asks once, not all at once.
+local function tell_waiters(driver)
+  for _, waiter in pairs(driver.waiters) do
+    waiter.reconnected = true
+    waiter.sem:post()
+  end
+end
+
+-- In an exiting worker leases of requests that were cut must not be renewed until the collector happens to find them.
+local function collect(driver, now)
+  if exiting() and now >= driver.collect_at then
+    driver.collect_at = now + COLLECT_PAUSE
+    collectgarbage()
+  end
+end
+
+local function attend(driver, now)
+  collect(driver, now)
+  local due = driver.agenda:take(now)
+  for i = 1, #due do
+    due[i]:attend(driver, now)
+  end
+end
+
+local function is_idle(driver, wire)
+  if wire.first or next(driver.errands) ~= nil or next(driver.waiters) ~= nil then
+    return false
+  end
+  -- To look through the agenda pays when somebody waits for the end of the worker; else its slots pass by themselves.
+  return driver.agenda.used == 0 or exiting() and driver.agenda:is_empty()
+end
+
+-- How long to wait for more work; nil when the driver may end.
+local function pause(driver, wire, now)
+  local most = exiting() and EXIT_PAUSE or DAY
+  if is_idle(driver, wire) then
+    driver.idle_since = driver.idle_since or now
+    most = min(most, driver.idle_since + driver.lock.keepalive - now)
+    if exiting() or most <= 0 then
+      return nil
+    end
+  else
+    driver.idle_since = nil
+  end
+  if wire.first then
+    most = min(most, wire.first.written_at + driver.timeout - now)
+  end
+  if driver.shm and driver.counts.writes ~= driver.published_writes then
+    most = min(most, driver.published_at + PUBLISH_PAUSE - now)
+    if most <= 0 then
+      driver.published_at, driver.published_writes = now, driver.counts.writes
+      driver:publish()
+      return 0.001
+    end
+  end
+  return max(min(most, driver.agenda:seconds(now) or DAY), 0.001)
+end
+
+local function serve(driver, wire)
+  while not wire.broken do
+    driver.awake = true
+    local now = clock()
+    attend(driver, now)
+    if driver.first then
+      local rest, sent
+      local head = driver.first
+      driver.first = nil
+      local tail = driver.last
+      driver.last = nil
+      rest, sent = wires.send(wire, head, MOST)
+      driver.counts.commands, driver.counts.writes = driver.counts.commands + sent, driver.counts.writes + 1
+      if rest then
+        -- What was queued meanwhile comes after what is left.
+        tail.next = driver.first
+        driver.first, driver.last = rest, driver.last or tail
+      end
+    elseif wire.first and now - wire.first.written_at >= driver.timeout then
+      wire.broken = "no reply for " .. driver.timeout .. " s"
+    else
+      local seconds = pause(driver, wire, now)
+      if not seconds then
+        return
+      end
+      driver.awake = false
+      driver.work:wait(seconds)
+    end
+  end
+end
+
+-- Calls that wait for a connection which does not come about.
+local function refuse(driver, err, kind)
+  local call = driver.first
+  driver.first, driver.last = nil, nil
+  while call do
+    local following = call.next
+    call.next = nil
+    calls.finish(driver, call, nil, err, kind)
+    call = following
+  end
+end
+
+-- A call that was sent gets no reply any more.
+local function fall_silent(driver, call, err)
+  calls.finish(driver, call, nil, errors.no_reply(driver.lock, err, not call.harmless),
+    call.harmless and "connection" or "unknown")
+end
+
+-- One connection from its beginning to its end. Each has a timer of its own, whose memory goes with it.
+local function live(driver)
+  if driver.failures > 0 then
+    local backoff = min(SHORTEST_BACKOFF * 2 ^ driver.failures, LONGEST_BACKOFF)
+    ngx.sleep(backoff * (0.5 + random.fraction() / 2))
+  end
+  local wire, err, kind = wires.connect(driver.lock, driver.channels)
+  if not wire then
+    driver.failures, driver.trouble, driver.kind_of_trouble = driver.failures + 1, err, kind
+    driver.counts.failed_connections = driver.counts.failed_connections + 1
+    return refuse(driver, err, kind)
+  end
+  driver.failures, driver.trouble, driver.wire, driver.idle_since = 0, nil, wire, nil
+  driver.counts.connections = driver.counts.connections + 1
+  if driver.counts.connections > 1 then
+    tell_waiters(driver)
+  end
+  local reader = ngx.thread.spawn(read, driver, wire)
+  local ok, problem = pcall(serve, driver, wire)
+  if not ok then
+    ngx.log(ngx.ERR, "redlatch: the driver ended: ", problem)
+  end
+  driver.wire = nil
+  ngx.thread.kill(reader)
+  wire.sock:close()
+  local call = wires.take(wire)
+  while call do
+    fall_silent(driver, call, tostring(wire.broken))
+    call = wires.take(wire)
+  end
+end
+
+function run(_, driver)
+  driver.awake = true
+  local ok, err = pcall(live, driver)
+  if not ok then
+    driver.wire = nil
+    driver.failures = driver.failures + 1
+    ngx.log(ngx.ERR, "redlatch: the driver ended: ", err)
+    refuse(driver, "connection: the driver ended (" .. tostring(err) .. ")", "connection")
+  end
+  driver.running, driver.awake = false, false
+  if driver.first or driver.agenda.used > 0 or next(driver.errands) or next(driver.waiters) then
+    driver:start()
+  end
+end
+
+return _M
