@@ -164,12 +164,7 @@ async fn a_contended_acquisition_costs_two_commands() {
             tokio::spawn(async move { lock.acquire().await.unwrap().release().await.unwrap() })
         })
         .collect();
-    let evalsha = |connection: &mut crate::support::Raw| -> u32 {
-        let stats: String = connection.must(&["INFO", "commandstats"]);
-        let calls = stats.split("cmdstat_evalsha:calls=").nth(1).and_then(|rest| rest.split(',').next());
-        calls.map_or(0, |calls| calls.parse().unwrap())
-    };
-    while evalsha(&mut connection) < 50 {
+    while connection.count("evalsha") < 50 {
         tokio::task::yield_now().await;
     }
     held.release().await.unwrap();
@@ -177,5 +172,5 @@ async fn a_contended_acquisition_costs_two_commands() {
         waiter.await.unwrap();
     }
     // Fifty that queue, and one release for each of the fifty and the first holder.
-    assert_eq!(evalsha(&mut connection), 50 + 51);
+    assert_eq!(connection.count("evalsha"), 50 + 51);
 }

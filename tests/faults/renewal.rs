@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use redlatch::Client;
 
-use super::assert_bitten;
+use super::{assert_bitten, calls};
 use crate::support::{Raw, Server};
 
-fn stat(server: &Server, section: &str, name: &str) -> u64 {
-    let info: String = Raw::connect(server).must(&["INFO", section]);
-    let value = info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
-    value.split(',').next().unwrap().parse().unwrap()
+/// How often the server has read from a socket.
+fn reads(server: &Server) -> u64 {
+    let info: String = Raw::connect(server).must(&["INFO", "stats"]);
+    let value = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:")).unwrap();
+    value.parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,11 +23,10 @@ async fn renewals_of_five_thousand_leases_leave_in_few_writes() {
     for number in 0..LEASES {
         leases.push(client.mutex(format!("n{number}")).unwrap().try_acquire().await.unwrap().granted().unwrap());
     }
-    let calls = "cmdstat_evalsha:calls=";
-    let (before, reads) = (stat(&server, "commandstats", calls), stat(&server, "stats", "total_reads_processed:"));
+    let (before, reads_before) = (calls(&server), reads(&server));
     tokio::time::sleep(Duration::from_secs(9)).await;
-    let renewals = stat(&server, "commandstats", calls) - before;
-    let reads = stat(&server, "stats", "total_reads_processed:") - reads;
+    let renewals = calls(&server) - before;
+    let reads = reads(&server) - reads_before;
     println!("{renewals} renewals of {LEASES} leases in {reads} reads of the server");
     assert!(renewals >= LEASES as u64, "each lease was renewed");
     assert!(reads * 10 < renewals, "at least ten renewals in each write");

@@ -7,12 +7,10 @@ use serde_json::Value;
 
 use super::{ask, fence, inspect, number, redis_and_nginx, text, until};
 use crate::support::nginx::{Config, Nginx};
-use crate::support::{Server, say, signal};
+use crate::support::{Raw, Server, say, signal};
 
 fn scripts_run(redis: &Server) -> u64 {
-    let stats: String = ask(redis, &["INFO", "commandstats"]);
-    let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:"));
-    line.and_then(|line| line.split("calls=").nth(1)?.split(',').next()?.parse().ok()).unwrap_or(0)
+    Raw::connect(redis).count("evalsha")
 }
 
 fn hold(nginx: &Nginx, hold: &str) -> Value {

@@ -37,6 +37,13 @@ impl Raw {
         let value = self.run(&words).expect("the command succeeds");
         redis::from_redis_value(value).expect("the reply has the expected type")
     }
+
+    /// How often the server ran a command, named in lower case; scripts' own commands count too.
+    pub fn count(&mut self, command: &str) -> u64 {
+        let stats: String = self.must(&["INFO", "commandstats"]);
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        calls.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// Sends a signal by pid.
