@@ -1,5 +1,5 @@
-//! The faults that break a guarantee in use, whatever the table says: simulation, properties and torture have to notice
-//! each of them as well.
+//! The faults that break a guarantee in use, whatever the table says: properties and torture have to notice each of them
+//! as well, as the simulation does.
 
 use super::{Mutant, faults::known_faults};
 

@@ -23,7 +23,7 @@ use world::{Bites, World};
 
 use crate::{
     conformance::shipped,
-    mutants::worst_faults,
+    mutants::known_faults,
     support::{say, setting},
 };
 
@@ -96,10 +96,45 @@ fn no_promise_breaks_in_any_simulated_run() {
     assert_eq!(bites.len(), world::FAULTS, "every kind of fault has bitten");
 }
 
+/// Faults of what does not happen here: inspect, force_release, the plain family, a full queue, a cluster, users with few
+/// rights, a shorter lease for the same owner. The conformance table catches them.
+const UNSEEN: [&str; 28] = [
+    "acquire forgets who released last",
+    "a retry writes HSET first on a full server",
+    "inspect believes a clock that stepped back",
+    "the fence is raised by force_release only to the clock",
+    "release grants without a fence left",
+    "the claim lease is longer than the lease",
+    "the queue has no end",
+    "the queue ends one place early",
+    "the queue ends one place late",
+    "a repeated acquire shortens the lease",
+    "a repeated acquire keeps a lease from before a step back of the clock",
+    "plain shortens the lease",
+    "force_release keeps the memo of the former holder",
+    "the place is not popped",
+    "a late waiter loses its place to its own question",
+    "in a cluster nobody is granted",
+    "one call looks at every place",
+    "who may not publish may not hand off",
+    "held is an error on a full server",
+    "inspect tells owner tokens",
+    "plain takes a held key",
+    "plain sets no expiry",
+    "plain takes everybody for the owner",
+    "plain refuses its owner",
+    "plain says held where there is no TTL",
+    "plain extends for everybody",
+    "plain releases for everybody",
+    "plain releases what it does not understand",
+];
+
 #[test]
 fn every_broken_bundle_is_caught() {
+    let known = known_faults();
+    assert!(UNSEEN.iter().all(|name| known.iter().any(|mutant| mutant.name == *name)), "each is a known fault");
     let mut survivors = Vec::new();
-    for mutant in worst_faults() {
+    for mutant in known.into_iter().filter(|mutant| !UNSEEN.contains(&mutant.name.as_str())) {
         let mut scripted = Scripted::of(&mutant.apply(&shipped()));
         match (0..200).find_map(|seed| run(seed, 2500, &mut scripted).err()) {
             Some(failure) => println!("{}\n  caught by {}", mutant.name, failure.lines().last().unwrap()),
