@@ -38,10 +38,14 @@ fn threads_take_turns() {
 
 #[test]
 fn a_lease_is_renewed_without_a_runtime_of_the_program() {
-    let (_server, client) = fixture();
+    let (server, client) = fixture();
     let lock = client.lock(client.inner().mutex("n").unwrap().ttl(Duration::from_millis(900)).unwrap());
     let lease = lock.acquire().unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    let mut raw = Raw::connect(&server);
+    let first_end: u64 = raw.must(&["HGET", "redlatch:m1:n", "deadline_ms"]);
+    while raw.now_ms() <= first_end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert!(!lease.is_lost());
     lease.release().unwrap();
 }

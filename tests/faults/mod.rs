@@ -32,8 +32,8 @@ fn holder(server: &Server, name: &str) -> Option<(String, u64)> {
     let mut raw = Raw::connect(server);
     let fields = ["HMGET", key.as_str(), "deadline_ms", "owner", "fence"];
     let (deadline, owner, fence): (Option<u64>, Option<String>, Option<u64>) = raw.must(&fields);
-    let (seconds, micros): (u64, u64) = raw.must(&["TIME"]);
-    deadline.filter(|deadline| *deadline > seconds * 1000 + micros / 1000).and(owner).zip(fence)
+    let now_ms = raw.now_ms();
+    deadline.filter(|deadline| *deadline > now_ms).and(owner).zip(fence)
 }
 
 /// Whether nobody holds the mutex `name` and nobody waits for it.

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{fence, number, redis_and_nginx, text};
+use super::{driver, fence, number, redis_and_nginx, text};
 use crate::support::nginx::Config;
 use crate::support::{Server, signal};
 
@@ -33,9 +33,12 @@ fn a_lease_that_arrives_after_its_deadline_is_released_and_lost() {
     let nginx = Config::redis(&redis).workers(1).start();
     let first = nginx.call("hold", &[("name", "n")]);
     signal(redis.pid(), "STOP");
+    let commands = || number(&driver(&nginx)["counts"], "commands");
+    let before = commands();
     let late = thread::scope(|scope| {
-        let late = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.5")]));
-        thread::sleep(Duration::from_millis(1000));
+        let late = scope.spawn(|| nginx.call("try_acquire", &[("name", "n"), ("ttl", "0.1")]));
+        super::until("it is asked for", || commands() > before);
+        thread::sleep(Duration::from_millis(100));
         signal(redis.pid(), "CONT");
         late.join().unwrap()
     });

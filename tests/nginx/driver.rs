@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ask, number, text, until};
+use super::{ask, driver, number, text, until};
 use crate::support::nginx::{Config, Nginx};
 use crate::support::{Server, say, signal};
 
@@ -14,7 +14,7 @@ fn connections(redis: &Server) -> usize {
 
 /// A count of the only driver of a nginx with one worker.
 fn count(nginx: &Nginx, name: &str) -> f64 {
-    number(&nginx.call("stats", &[])["stats"][0]["counts"], name)
+    number(&driver(nginx)["counts"], name)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{ask, inspect, number, until};
+use super::{ask, driver, inspect, number, until};
 use crate::support::nginx::{Config, Nginx};
 use crate::support::{Server, say, setting, signal};
 
@@ -162,5 +162,5 @@ fn memory_connections_and_timers_stay_flat() {
     let leases = rounds * 10_000;
     say(&format!("{leases} leases: memory from {before} to {after} KiB"));
     assert!(after < before + 4096, "from {before} to {after} KiB in {leases} leases");
-    assert_eq!(number(&nginx.call("stats", &[])["stats"][0]["counts"], "connections"), 1.0);
+    assert_eq!(number(&driver(&nginx)["counts"], "connections"), 1.0);
 }

@@ -1,9 +1,8 @@
 //! Workers, clients and servers that go away at a bad moment, and replies that get lost.
 
 use std::thread;
-use std::time::Duration;
 
-use super::{ask, fence, free_port, inspect, number, redis_and_nginx, text, until};
+use super::{ask, fence, free_port, inspect, number, redis_and_nginx, text, until, until_silence};
 use crate::support::nginx::{Config, Nginx};
 use crate::support::{Raw, Server, signal};
 
@@ -98,7 +97,7 @@ fn a_lost_reply_is_asked_for_again_by_the_same_owner() {
     signal(redis.pid(), "STOP");
     let lease = thread::scope(|scope| {
         let waiter = scope.spawn(|| nginx.call("try_acquire", &[("name", "n")]));
-        thread::sleep(Duration::from_millis(1400));
+        until_silence(&nginx);
         signal(redis.pid(), "CONT");
         waiter.join().unwrap()
     });
@@ -121,7 +120,7 @@ fn a_release_whose_reply_is_lost_is_still_a_release() {
                 ask::<i64>(&redis, &["EXISTS", key]) == 1 && (family == "plain" || inspect(&nginx, "n")[0] == 1)
             });
             signal(redis.pid(), "STOP");
-            thread::sleep(Duration::from_millis(1700));
+            until_silence(&nginx);
             signal(redis.pid(), "CONT");
             holder.join().unwrap()
         });

@@ -59,6 +59,16 @@ fn fence(answer: &Value) -> u64 {
     text(answer, "fence").parse().unwrap()
 }
 
+/// What the only driver of a nginx with one worker says of itself.
+fn driver(nginx: &Nginx) -> Value {
+    nginx.call("stats", &[])["stats"][0].take()
+}
+
+/// Until the driver has found that its connection stays silent.
+fn until_silence(nginx: &Nginx) {
+    until("the connection is given up", || driver(nginx)["connected"] == false);
+}
+
 /// What `mutex/inspect` says of a name.
 fn inspect(nginx: &Nginx, name: &str) -> Value {
     let key = format!("redlatch:m1:{name}");

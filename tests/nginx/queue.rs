@@ -153,6 +153,28 @@ fn q6_a_queue_is_woken_when_its_holder_dies() {
     });
 }
 
+/// Its heartbeats come every 15 to 20 s: the new connection makes it ask.
+#[test]
+fn n8_a_waiter_whose_message_was_lost_with_its_connection_asks_on_the_next() {
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).workers(1).options("claim = 60, ttl = 600").start();
+    let other = Config::redis(&redis).workers(1).options("connection = 'pool'").start();
+    let first = other.call("try_acquire", &[("name", "n"), ("ttl", "600")]);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| (hold(&nginx, "0"), Instant::now()));
+        until("it waits", || inspect(&other, "n")[6] == 1);
+        let worker = nginx.workers()[0];
+        signal(worker, "STOP");
+        assert_eq!(ask::<i64>(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]), 1);
+        other.call("release", &[("name", "n"), ("owner", text(&first, "owner"))]);
+        let released = Instant::now();
+        signal(worker, "CONT");
+        let (lease, granted) = waiter.join().unwrap();
+        assert_eq!(lease["released"], true, "{lease}");
+        assert!(granted - released < Duration::from_secs(10), "took {:?}", granted - released);
+    });
+}
+
 #[test]
 fn q9_a_try_does_not_overtake_the_queue() {
     let (_redis, nginx) = redis_and_nginx();

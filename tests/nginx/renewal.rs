@@ -50,8 +50,8 @@ const WATCH: &str = r#"location = /watch {
 location = /released {
     content_by_lua_block {
         local lock = require("resty.redlatch").new(require("handler").defaults)
-        local lease = assert(lock:acquire("n"))
-        local watcher = ngx.thread.spawn(lease.wait_lost, lease, 20)
+        local lease = assert(lock:acquire("n", { ttl = 600 }))
+        local watcher = ngx.thread.spawn(lease.wait_lost, lease, 600)
         ngx.sleep(0.05)
         assert(lease:release())
         local _, lost = ngx.thread.wait(watcher)

@@ -133,6 +133,19 @@ fn without_the_log_line_the_lease_of_a_killed_request_ends_with_its_ttl() {
 }
 
 #[test]
+fn a_posted_release_that_is_refused_is_sent_again() {
+    let (redis, nginx) = start();
+    let client = nginx.send("/held");
+    until("it is held", || inspect(&nginx, "n")[0] == 1);
+    ask::<()>(&redis, &["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    drop(client);
+    until("it was refused", || ask::<String>(&redis, &["INFO", "errorstats"]).contains("errorstat_NOREPLICAS"));
+    assert_eq!(inspect(&nginx, "n")[0], 1);
+    ask::<()>(&redis, &["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    until("it is free, long before its TTL", || is_free(&nginx));
+}
+
+#[test]
 fn whatever_ends_a_request_gives_its_lease_back() {
     let (_redis, nginx) = start();
     for (path, status) in

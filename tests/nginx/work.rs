@@ -36,7 +36,7 @@ location = /flight {
         local lock = require("resty.redlatch").new(opts)
         local arg = ngx.var
         local value, from = lock:single_flight(arg.arg_key, {
-            ttl = tonumber(arg.arg_ttl or 60), stale = tonumber(arg.arg_stale or 0), lease = 0.5, wait = 20,
+            ttl = tonumber(arg.arg_ttl or 60), stale = tonumber(arg.arg_stale or 0), lease = tonumber(arg.arg_lease or 0.5), wait = 20,
         }, function(key, seconds, fails)
             ngx.sleep(seconds)
             ngx.shared.counters:incr("fills", 1, 0)
@@ -157,10 +157,10 @@ fn when_the_one_who_fills_is_killed_the_next_one_takes_over() {
     let redis = Server::start(&[]).unwrap();
     let nginx = start(&redis);
     // Killed with its client.
-    let client = nginx.send("/flight?key=k&fill=30");
+    let client = nginx.send("/flight?key=k&fill=30&lease=60");
     until("it fills", || ask::<i64>(&redis, &["EXISTS", "redlatch:m1:k"]) == 1);
     thread::scope(|scope| {
-        let waiters: Vec<_> = (0..8).map(|_| scope.spawn(|| nginx.get("/flight?key=k").1)).collect();
+        let waiters: Vec<_> = (0..8).map(|_| scope.spawn(|| nginx.get("/flight?key=k&lease=60").1)).collect();
         thread::sleep(Duration::from_millis(50));
         drop(client);
         for waiter in waiters {

@@ -38,6 +38,12 @@ impl Raw {
         redis::from_redis_value(value).expect("the reply has the expected type")
     }
 
+    /// The server's clock.
+    pub fn now_ms(&mut self) -> u64 {
+        let (seconds, micros): (u64, u64) = self.must(&["TIME"]);
+        seconds * 1000 + micros / 1000
+    }
+
     /// How often the server ran a command, named in lower case; scripts' own commands count too.
     pub fn count(&mut self, command: &str) -> u64 {
         let stats: String = self.must(&["INFO", "commandstats"]);

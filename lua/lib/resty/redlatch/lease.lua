@@ -294,8 +294,11 @@ function methods:post_release()
   if self.ended == "released" then
     return true
   end
-  finish(self, "released")
-  return self.lock.transport.post_release(self.lock, self.key, self.owner)
+  local ok, err = self.lock.transport.post_release(self.lock, self.key, self.owner)
+  if ok then
+    finish(self, "released")
+  end
+  return ok, err
 end
 
 -- Waits until the lease is lost, in a light thread beside the work.

@@ -132,7 +132,9 @@ local function lead(job)
   while true do
     local ok, err = job.shm:add(job.flag_name, true, job.lease)
     if ok or err ~= "exists" then
+      job.leads = ok
       local value, from = fly(job)
+      job.leads = false
       job.shm:delete(job.flag_name)
       return value, from
     end
@@ -158,6 +160,9 @@ end
 
 -- The log phase of a leader that was killed: its passengers try for themselves.
 local function crash(flight)
+  if flight.job.leads then
+    flight.job.shm:delete(flight.job.flag_name)
+  end
   land(flight, nil, nil)
 end
 
@@ -166,7 +171,7 @@ local function board(job)
   while true do
     local flight = flights[job.value_name]
     if not flight then
-      flight = { name = job.value_name, sem = semaphores.new(), over = false, give_back = crash }
+      flight = { name = job.value_name, sem = semaphores.new(), over = false, job = job, give_back = crash }
       flights[job.value_name] = flight
       held.add(flight)
       local value, from = lead(job)
