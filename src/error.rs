@@ -84,6 +84,12 @@ impl Error {
         )
     }
 
+    /// The same, for a server that may be able to do it in a moment.
+    pub(crate) fn into_unavailable(mut self) -> Self {
+        self.kind = ErrorKind::Unavailable;
+        self
+    }
+
     pub(crate) fn with_code(mut self, code: &str) -> Self {
         self.code = Some(code.to_owned());
         self

@@ -15,4 +15,5 @@ mod regressions;
 mod scripts;
 mod simulation;
 mod support;
+mod topology;
 mod torture;

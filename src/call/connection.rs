@@ -12,8 +12,12 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, RedisError, RedisResult,
+    aio::MultiplexedConnection,
+};
 
+use super::sentinel::{self, Sentinels};
 use crate::{clock, protocol::Moment};
 
 /// Pause after the first attempt to connect that fails; it doubles up to [`LONGEST_PAUSE`].
@@ -44,8 +48,38 @@ impl Live {
     }
 }
 
+/// Says which server to connect to; asked before each attempt, because that may change.
+pub(super) enum Seek {
+    /// Always the same address. A host name is looked up anew each time.
+    Fixed(Client),
+    /// The primary that the sentinels name.
+    Primary(Arc<Sentinels>),
+    /// Any of these addresses, another one each time.
+    AnyOf(Arc<Members>),
+}
+
+/// Addresses that stand for each other, and what connects to one of them.
+pub(super) struct Members {
+    pub(super) addresses: Mutex<Vec<ConnectionAddr>>,
+    pub(super) open: Box<dyn Fn(ConnectionAddr) -> RedisResult<Client> + Send + Sync>,
+}
+
+impl Seek {
+    async fn client(&self) -> RedisResult<Client> {
+        match self {
+            Self::Fixed(client) => Ok(client.clone()),
+            Self::Primary(sentinels) => sentinels.primary().await,
+            Self::AnyOf(members) => {
+                let address = fastrand::choice(&*lock(&members.addresses)).cloned();
+                let none = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "no address is known"));
+                (members.open)(address.ok_or_else(none)?)
+            }
+        }
+    }
+}
+
 struct Inner {
-    client: Client,
+    seek: Seek,
     timeout: Duration,
     on_push: Box<dyn Fn(PushInfo) + Send + Sync>,
     /// Subscribed after each reconnect.
@@ -67,9 +101,9 @@ struct Attempts {
 impl Connection {
     /// Nothing is connected before the first [`live`](Self::live). `on_push` gets the messages of the connection in
     /// use, and [`PushKind::Disconnection`] when it is given up.
-    pub(super) fn new(client: Client, timeout: Duration, on_push: impl Fn(PushInfo) + Send + Sync + 'static) -> Self {
+    pub(super) fn new(seek: Seek, timeout: Duration, on_push: impl Fn(PushInfo) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
-            client,
+            seek,
             timeout,
             on_push: Box::new(on_push),
             channel: Mutex::default(),
@@ -120,7 +154,11 @@ impl Connection {
                 receive(&inner, number, push);
                 Ok::<(), ()>(())
             });
-        let mut redis = self.0.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let client = self.0.seek.client().await?;
+        let mut redis = client.get_multiplexed_async_connection_with_config(&config).await?;
+        if let Seek::Primary(_) = self.0.seek {
+            sentinel::check_role(&mut redis).await?;
+        }
         self.0.newest.store(number, Ordering::Release);
         let channel = lock(&self.0.channel).clone();
         if let Some(channel) = channel {
@@ -148,6 +186,20 @@ impl Connection {
     /// Gives `live` up: it is broken, or a command on it got no reply for too long.
     pub(super) fn give_up(&self, live: &Live) {
         self.0.give_up(live.number);
+    }
+
+    /// Gives up whatever is in use: it leads to the wrong server.
+    pub(super) fn leave(&self) {
+        let number = lock(&self.0.live).as_ref().map(|live| live.number);
+        if let Some(number) = number {
+            self.0.give_up(number);
+        }
+    }
+
+    /// To be used by a task that must not keep the connection alive.
+    pub(super) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + 'static {
+        let inner = Arc::downgrade(&self.0);
+        move || inner.upgrade().map(Self)
     }
 }
 

@@ -1,84 +1,101 @@
 //! One EVALSHA on one key: routing, healing of missing scripts, typed replies.
 
+mod cluster;
 mod connection;
+mod endpoint;
 mod mutex;
 mod name;
+mod node;
 mod plain;
 mod refusal;
 mod reply;
+mod sentinel;
+mod server;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use redis::{Cmd, ProtocolVersion, PushInfo, RedisError, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{Cmd, PushInfo, RedisError, Value};
+use tokio::task::JoinSet;
 
 use crate::{
     Error, ErrorKind,
     bundle::{self, Script},
-    measure,
 };
 
-use connection::Connection;
+use cluster::Cluster;
+use connection::{Connection, Seek};
+pub use endpoint::Endpoint;
+use endpoint::Topology;
 pub use mutex::{Acquire, AcquireArgs, Extend, ForceRelease, Inspect, Place, Release};
 pub use name::{Name, Namespace};
+use node::{Node, Run};
 pub use plain::{PlainAcquire, PlainExtend, PlainRelease};
+use sentinel::Sentinels;
+pub use server::{Role, Server};
 
-/// How often a missing script is loaded before the call falls back to EVAL.
-const HEAL_ROUNDS: usize = 3;
+/// How often a call follows a redirection: a slot that moves while it is asked for takes two.
+const HOPS: usize = 5;
 
-/// Runs the scripts of the bundle on one server.
+/// Runs the scripts of the bundle on the server that has the key.
 #[derive(Clone)]
 pub struct Caller {
-    connection: Connection,
+    servers: Servers,
+    endpoint: Endpoint,
     timeout: Duration,
     strict: bool,
-    loads: Arc<Loads>,
 }
 
-/// Makes concurrent calls that miss a script share one SCRIPT LOAD.
-#[derive(Default)]
-struct Loads {
-    turn: tokio::sync::Mutex<()>,
-    done: AtomicU64,
+#[derive(Clone)]
+enum Servers {
+    One { node: Node, sentinels: Option<Arc<Sentinels>> },
+    Cluster { cluster: Cluster, inbox: Connection },
 }
 
 impl Caller {
-    /// Connects to the server at `url`. `timeout` bounds the connection and every later command; `on_push` gets the
-    /// messages of subscriptions, on the connection's reader and so in order with the replies.
+    /// Connects to the servers of `endpoint`. `timeout` bounds the connection and every later command; with `strict`
+    /// scripts are never loaded; `on_push` gets the messages of subscriptions, with one server on the connection's
+    /// reader and so in order with the replies.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](ErrorKind::Invalid) for a URL that is not understood, [`Unavailable`](ErrorKind::Unavailable) when
-    /// no server answers, [`Refused`](ErrorKind::Refused) when it does not let us in.
+    /// [`Invalid`](ErrorKind::Invalid) for a certificate that cannot be used, [`Unavailable`](ErrorKind::Unavailable)
+    /// when no server answers, [`Refused`](ErrorKind::Refused) when it does not let us in.
     pub async fn connect(
-        url: &str,
+        endpoint: &Endpoint,
         timeout: Duration,
         strict: bool,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let invalid = |_| {
-            Error::invalid("the URL is not understood, write redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix:///PATH")
+        let invalid = |error: RedisError| refusal::not_sent("connecting", error);
+        let one = |connection| Node::new(endpoint.to_string(), connection, timeout);
+        let servers = match &endpoint.topology {
+            Topology::Single(address) => {
+                let seek = Seek::Fixed(endpoint.client(address.clone()).map_err(invalid)?);
+                Servers::One { node: one(Connection::new(seek, timeout, on_push)), sentinels: None }
+            }
+            Topology::Sentinel { sentinels, primary, login } => {
+                let (addresses, name, login) = (sentinels.clone(), primary.clone(), login.clone());
+                let sentinels = Arc::new(Sentinels::new(endpoint.clone(), addresses, name, login, timeout));
+                let connection = Connection::new(Seek::Primary(Arc::clone(&sentinels)), timeout, on_push);
+                Arc::clone(&sentinels).follow(&connection);
+                Servers::One { node: one(connection), sentinels: Some(sentinels) }
+            }
+            Topology::Cluster { seeds } => {
+                let cluster = Cluster::new(endpoint.clone(), seeds.clone(), timeout);
+                let inbox = Connection::new(cluster.any_node(), timeout, on_push);
+                Servers::Cluster { cluster, inbox }
+            }
         };
-        let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(invalid)?;
-        let settings = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3)
-            .set_lib_name("redlatch", env!("CARGO_PKG_VERSION"));
-        let address = info.addr().to_string();
-        // Without nodelay a command waits for the acknowledgement of the one before.
-        let tcp = info.tcp_settings().clone().set_nodelay(true);
-        let client = redis::Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp)).map_err(invalid)?;
-        let connection = Connection::new(client, timeout, on_push);
-        let what = format!("connecting to {address}");
-        match tokio::time::timeout(timeout, connection.live()).await {
-            Ok(Ok(_)) => Ok(Self { connection, timeout, strict, loads: Arc::default() }),
-            Ok(Err(error)) if !error.is_timeout() => Err(not_connected(&address, &what, error)),
+        let connected = async {
+            match &servers {
+                Servers::One { node, .. } => node.connection().live().await.map(|_| ()),
+                Servers::Cluster { cluster, .. } => cluster.look().await,
+            }
+        };
+        let what = format!("connecting to {endpoint}");
+        match tokio::time::timeout(timeout, connected).await {
+            Ok(Ok(())) => Ok(Self { servers, endpoint: endpoint.clone(), timeout, strict }),
+            Ok(Err(error)) if !error.is_timeout() => Err(refusal::not_connected(&endpoint.to_string(), &what, error)),
             Ok(Err(_)) | Err(_) => {
                 Err(Error::new(ErrorKind::Unavailable, format!("{what} took longer than {timeout:?}")))
             }
@@ -88,6 +105,19 @@ impl Caller {
     /// The longest that one command may take.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// The address of the server that has `key`, as far as is known: servers have clocks of their own.
+    pub(crate) fn server_of(&self, key: &[u8]) -> Option<String> {
+        match &self.servers {
+            Servers::One { .. } => None,
+            Servers::Cluster { cluster, .. } => cluster.owner_address(key),
+        }
+    }
+
+    /// The servers that are meant.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Runs `script` on `key`.
@@ -105,34 +135,27 @@ impl Caller {
     pub async fn run(&self, script: &Script, key: &[u8], args: &[&[u8]]) -> Result<Value, Error> {
         let what =
             || format!("{} of {}", script.name(), Name::new(key).map_or_else(|_| "?".into(), |key| key.to_string()));
-        let mut evalsha = redis::cmd("EVALSHA");
-        evalsha.arg(script.digest().as_str()).arg(1).arg(key);
-        args.iter().for_each(|arg| {
-            evalsha.arg(*arg);
-        });
-        for _ in 0..HEAL_ROUNDS {
-            let loads = self.loads.done.load(Ordering::Acquire);
-            match self.command(&evalsha, what).await {
-                Err(error) if error.kind() == ErrorKind::ScriptMissing && !self.strict => {
-                    self.load_after(script, loads).await?;
-                }
+        let mut node = self.node_of(key, what).await?;
+        let mut asking = false;
+        for _ in 0..HOPS {
+            let run = Run { script, key, args, strict: self.strict, asking };
+            match node.run(run, what).await {
+                Err(error) => match self.redirection(&node, &error) {
+                    Some((next, ask)) => (node, asking) = (next, ask),
+                    None => return Err(self.weighed(&node, error)),
+                },
                 outcome => return outcome,
             }
         }
-        let mut eval = redis::cmd("EVAL");
-        eval.arg(script.source()).arg(1).arg(key);
-        args.iter().for_each(|arg| {
-            eval.arg(*arg);
-        });
-        self.command(&eval, what).await
+        Err(Error::new(ErrorKind::Unavailable, format!("{} did not run: its slot moves from node to node", what())))
     }
 
-    /// Runs `script` on each of `calls`, keys with their arguments, in one write. Waits for all replies for at most
-    /// `limit`; the outcomes are in the order of the calls.
+    /// Runs `script` on each of `calls`, keys with their arguments, in one write to each server. Waits for all replies
+    /// for at most `limit`; the outcomes are in the order of the calls.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), for all calls together; each outcome is an error of its own where the server said so.
+    /// As [`run`](Self::run), each for itself.
     ///
     /// # Cancel safety
     ///
@@ -144,92 +167,59 @@ impl Caller {
         limit: Duration,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
         let what = || format!("{} of {} locks", script.name(), calls.len());
-        let mut pipeline = redis::Pipeline::with_capacity(calls.len());
-        for (key, args) in calls {
-            pipeline.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(*key).arg(args);
+        let mut shares: HashMap<String, (Node, Vec<usize>, redis::Pipeline)> = HashMap::new();
+        for (number, (key, args)) in calls.iter().enumerate() {
+            let node = self.node_of(key, what).await?;
+            let share = shares.entry(node.address().to_owned()).or_insert_with(|| (node, Vec::new(), redis::pipe()));
+            share.1.push(number);
+            share.2.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(*key).arg(args);
         }
         let count = calls.len();
-        let replies =
-            self.within(limit, what, async |redis| redis.send_packed_commands(&pipeline, 0, count).await).await?;
-        let mut outcomes = Vec::with_capacity(count);
-        for (reply, (key, args)) in replies.into_iter().zip(calls) {
-            let outcome = match reply {
-                Value::ServerError(error) => Err(refusal::translate(&what(), RedisError::from(error))),
-                value => Ok(value),
-            };
-            outcomes.push(match outcome {
-                // One of them heals, the others find it healed.
-                Err(error) if error.kind() == ErrorKind::ScriptMissing && !self.strict => {
-                    let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-                    self.run(script, key, &args).await
-                }
-                outcome => outcome,
-            });
+        let mut sent: JoinSet<_> = shares
+            .into_values()
+            .map(|(node, numbers, pipeline)| {
+                let what = format!("{} of {count} locks", script.name());
+                async move { (node.each(&pipeline, limit, || what.clone()).await, node, numbers) }
+            })
+            .collect();
+        let mut outcomes: Vec<_> = std::iter::repeat_with(|| Err(Error::unknown(what(), limit))).take(count).collect();
+        while let Some(share) = sent.join_next().await {
+            let Ok((replies, node, numbers)) = share else { continue };
+            let replies = replies.map_err(|error| self.weighed(&node, error))?;
+            for (number, reply) in numbers.into_iter().zip(replies) {
+                let (key, args) = &calls[number];
+                outcomes[number] = match reply {
+                    // One of them heals, the others find it healed.
+                    Err(error) if self.may_run_again(&error) => {
+                        let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                        self.run(script, key, &args).await
+                    }
+                    outcome => outcome,
+                };
+            }
         }
         Ok(outcomes)
     }
 
-    /// Sends one command and waits for its reply, for at most the timeout.
+    /// Sends one command to the server; to any node of a cluster.
     ///
     /// # Errors
     ///
     /// As [`run`](Self::run).
     pub async fn command(&self, command: &Cmd, what: impl Fn() -> String) -> Result<Value, Error> {
-        let reply = self.within(self.timeout, &what, async |redis| redis.send_packed_command(command).await).await?;
-        match reply {
-            Value::ServerError(error) => Err(refusal::translate(&what(), RedisError::from(error))),
-            value => Ok(value),
-        }
+        let node = self.node_of(b"", &what).await?;
+        node.command(command, what).await.map_err(|error| self.weighed(&node, error))
     }
 
-    /// Does `work` on the connection in use. When that breaks, or gives no reply within the caller's timeout, it is
-    /// replaced.
-    async fn within<T>(
-        &self,
-        limit: Duration,
-        what: impl Fn() -> String,
-        work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
-    ) -> Result<T, Error> {
-        let mut used = None;
-        let outcome = tokio::time::timeout(limit, async {
-            let live = used.insert(self.connection.live().await?);
-            work(&mut live.redis).await
-        })
-        .await;
-        let Some(live) = used else {
-            return Err(match outcome {
-                Ok(Err(error)) => refusal::not_sent(&what(), error),
-                Ok(Ok(_)) | Err(_) => refusal::no_connection(&what(), limit),
-            });
-        };
-        match outcome {
-            Ok(Ok(value)) => {
-                live.answered();
-                Ok(value)
-            }
-            Ok(Err(error)) => {
-                if error.is_unrecoverable_error() || error.is_io_error() {
-                    self.connection.give_up(&live);
-                }
-                Err(refusal::translate(&what(), error))
-            }
-            Err(_) => {
-                if live.unanswered() || limit >= self.timeout {
-                    self.connection.give_up(&live);
-                }
-                Err(Error::unknown(what(), limit))
-            }
-        }
-    }
-
-    /// The server's time in microseconds since 1970, so that even the first acquire can say until when it may be
-    /// granted; `None` when the server's ACL denies TIME.
+    /// The time of the server that has `key`, in microseconds since 1970, so that even the first acquire can say until
+    /// when it may be granted; `None` when the server's ACL denies TIME.
     ///
     /// # Errors
     ///
     /// As [`run`](Self::run).
-    pub async fn server_us(&self) -> Result<Option<u64>, Error> {
-        match self.command(&redis::cmd("TIME"), || "TIME".to_owned()).await {
+    pub async fn server_us(&self, key: &[u8]) -> Result<Option<u64>, Error> {
+        let what = || "TIME".to_owned();
+        match self.node_of(key, what).await?.command(&redis::cmd("TIME"), what).await {
             Ok(reply) => {
                 let (seconds, micros): (u64, u64) =
                     redis::from_redis_value(reply).map_err(|_| reply::unexpected("TIME"))?;
@@ -247,93 +237,111 @@ impl Caller {
     /// As [`run`](Self::run).
     pub async fn subscribe(&self, channel: &str) -> Result<(), Error> {
         let what = || "subscribing to the inbox".to_owned();
-        match tokio::time::timeout(self.timeout, self.connection.subscribe(channel)).await {
+        let connection = match &self.servers {
+            Servers::One { node, .. } => node.connection(),
+            Servers::Cluster { inbox, .. } => inbox,
+        };
+        match tokio::time::timeout(self.timeout, connection.subscribe(channel)).await {
             Ok(outcome) => outcome.map_err(|error| refusal::translate(&what(), error)),
             Err(_) => Err(Error::unknown(what(), self.timeout)),
         }
     }
 
-    /// Which of `scripts` the server has, in the same order.
+    /// Which of `scripts` the server has, in the same order; of a cluster, any node.
     ///
     /// # Errors
     ///
     /// As [`run`](Self::run).
     pub async fn exists(&self, scripts: &[Script]) -> Result<Vec<bool>, Error> {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("EXISTS");
-        scripts.iter().for_each(|script| {
-            command.arg(script.digest().as_str());
-        });
-        let reply = self.command(&command, || "SCRIPT EXISTS".to_owned()).await?;
-        redis::from_redis_value::<Vec<bool>>(reply).map_err(|_| reply::unexpected("SCRIPT EXISTS"))
+        self.node_of(b"", || "SCRIPT EXISTS".to_owned()).await?.exists(scripts).await
     }
 
-    /// Loads `script` and compares the digest that the server answers.
+    /// Loads `script` and compares the digest that the server answers; of a cluster, any node.
     ///
     /// # Errors
     ///
     /// [`Bundle`](ErrorKind::Bundle) when the server's digest differs: the bytes were changed on the way.
     pub async fn load(&self, script: &Script) -> Result<(), Error> {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(script.source());
-        let reply = self.command(&command, || format!("SCRIPT LOAD of {}", script.name())).await?;
-        match redis::from_redis_value::<String>(reply) {
-            Ok(digest) if digest == script.digest().as_str() => Ok(()),
-            Ok(_) => Err(Error::new(
-                ErrorKind::Bundle,
-                format!(
-                    "the server has another digest for {} than this program: something changed its bytes on the way",
-                    script.name()
-                ),
-            )),
-            Err(_) => Err(reply::unexpected("SCRIPT LOAD")),
-        }
+        self.node_of(b"", || format!("SCRIPT LOAD of {}", script.name())).await?.load(script).await
     }
 
-    /// Loads every missing script of the bundle and returns how many were missing.
+    /// Loads every missing script of the bundle and returns how many were missing; in a cluster on every node that
+    /// owns slots, where one that does not answer is left to the first call that needs it.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
     pub async fn load_missing(&self) -> Result<usize, Error> {
         let scripts = bundle::embedded()?.scripts();
+        let cluster = match &self.servers {
+            Servers::One { node, .. } => return node.load_missing(scripts).await,
+            Servers::Cluster { cluster, .. } => cluster,
+        };
+        let mut loads: JoinSet<_> =
+            cluster.owners().into_iter().map(|node| async move { node.load_missing(scripts).await }).collect();
         let mut missing = 0;
-        for (script, exists) in scripts.iter().zip(self.exists(scripts).await?) {
-            if !exists {
-                self.load(script).await?;
-                missing += 1;
+        while let Some(loaded) = loads.join_next().await {
+            match loaded {
+                Ok(Ok(count)) => missing += count,
+                Ok(Err(error)) if error.is_retryable() => tracing::debug!(%error, "a node has no scripts yet"),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {}
             }
         }
         Ok(missing)
     }
 
-    /// Loads `script` unless somebody else did since `seen`.
-    async fn load_after(&self, script: &Script, seen: u64) -> Result<(), Error> {
-        let _turn = self.loads.turn.lock().await;
-        if self.loads.done.load(Ordering::Acquire) == seen {
-            self.load(script).await?;
-            measure::reloaded();
-            self.loads.done.fetch_add(1, Ordering::Release);
+    /// The node that has `key`.
+    async fn node_of(&self, key: &[u8], what: impl Fn() -> String) -> Result<Node, Error> {
+        match &self.servers {
+            Servers::One { node, .. } => Ok(node.clone()),
+            Servers::Cluster { cluster, .. } => match tokio::time::timeout(self.timeout, cluster.owner(key)).await {
+                Ok(owner) => owner.map_err(|error| refusal::not_sent(&what(), error)),
+                Err(_) => Err(refusal::no_connection(&what(), self.timeout)),
+            },
         }
-        Ok(())
     }
-}
 
-fn not_connected(address: &str, what: &str, error: RedisError) -> Error {
-    let refused = error.is_connection_refusal();
-    let error = refusal::not_sent(what, error);
-    if error.kind() != ErrorKind::Unavailable || error.code().is_some() {
-        error
-    } else if refused {
-        Error::new(ErrorKind::Unavailable, format!("no server answers at {address}, is it running?")).with_source(error)
-    } else {
-        Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
+    /// Where `error` of `node` says that the key is, and whether that node has to be told so.
+    fn redirection(&self, node: &Node, error: &Error) -> Option<(Node, bool)> {
+        let Servers::Cluster { cluster, .. } = &self.servers else { return None };
+        let asking = match error.code() {
+            Some("MOVED") => false,
+            Some("ASK") => true,
+            _ => return None,
+        };
+        if !asking {
+            cluster.doubt();
+        }
+        let source = std::error::Error::source(error)?.downcast_ref::<RedisError>()?;
+        let (address, _) = source.redirect_node()?;
+        cluster.redirected(node, address).map(|node| (node, asking))
     }
-}
 
-fn root(error: &Error) -> String {
-    let source: &(dyn std::error::Error + 'static) = error;
-    std::iter::successors(Some(source), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
+    fn may_run_again(&self, error: &Error) -> bool {
+        let moved = matches!(self.servers, Servers::Cluster { .. }) && matches!(error.code(), Some("MOVED" | "ASK"));
+        moved || error.kind() == ErrorKind::ScriptMissing && !self.strict
+    }
+
+    /// What `error` of `node` means where servers change their roles.
+    fn weighed(&self, node: &Node, error: Error) -> Error {
+        let demoted = error.code() == Some("READONLY");
+        if demoted {
+            // A reconnect finds the primary, with one server too when its name leads to another address by now.
+            node.connection().leave();
+        }
+        match &self.servers {
+            Servers::One { sentinels: None, .. } => error,
+            Servers::One { sentinels: Some(_), .. } if demoted => error.into_unavailable(),
+            Servers::One { sentinels: Some(_), .. } => error,
+            Servers::Cluster { cluster, .. } => {
+                if demoted || matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable) {
+                    cluster.doubt();
+                }
+                if demoted { error.into_unavailable() } else { error }
+            }
+        }
+    }
 }
 
 /// The embedded script `name`.

@@ -46,6 +46,24 @@ pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
     .with_source(error)
 }
 
+/// A connection that could not be made to `address`.
+pub(super) fn not_connected(address: &str, what: &str, error: RedisError) -> Error {
+    let refused = error.is_connection_refusal();
+    let error = not_sent(what, error);
+    if error.kind() != ErrorKind::Unavailable || error.code().is_some() {
+        error
+    } else if refused {
+        Error::new(ErrorKind::Unavailable, format!("no server answers at {address}, is it running?")).with_source(error)
+    } else {
+        Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
+    }
+}
+
+fn root(error: &Error) -> String {
+    let source: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(source), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
+}
+
 /// A command that could not be sent because connecting took so long.
 pub(super) fn no_connection(what: &str, waited: Duration) -> Error {
     Error::new(
@@ -107,7 +125,7 @@ fn meaning(code: &str, detail: &str) -> (ErrorKind, Option<&'static str>) {
         "LOADING" => (Unavailable, Some("the server is loading its data, try again in a moment")),
         "BUSY" => (Unavailable, Some("another script keeps the server busy, find it with SLOWLOG")),
         "MOVED" | "ASK" | "CROSSSLOT" => {
-            (Refused, Some("this is a node of a Redis Cluster, which is not supported yet"))
+            (Refused, Some("this is a node of a Redis Cluster, write redis+cluster:// in the URL or say --cluster"))
         }
         "DENIED" => (Refused, Some("the server is in protected mode: set a password, or connect from its own machine")),
         "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {

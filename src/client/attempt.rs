@@ -98,7 +98,7 @@ impl<F> Lock<F> {
 
     /// A fence is the server's time of its grant, unless that clock had stepped back.
     fn measure_hand_off(&self, wake: &Wake) {
-        let (Wake::Granted { fence, .. }, Some(now_us)) = (wake, self.client.server_clock().at(clock::now())) else {
+        let (Wake::Granted { fence, .. }, Some(now_us)) = (wake, self.client.server_clock(&self.target.key).at(clock::now())) else {
             return;
         };
         if fence.get().abs_diff(now_us) < 60_000_000 {
@@ -125,9 +125,16 @@ impl<F> Lock<F> {
         if inbox.is_none() {
             acquiring.without_inbox();
         }
-        let not_after_us = self.client.server_clock().at(question.give_up);
-        let reply = self
-            .caller()
+        let caller = self.caller();
+        let mut server_clock = self.client.server_clock(&self.target.key);
+        if !server_clock.is_known()
+            && let Some(server_us) = caller.server_us(&self.target.key).await?
+        {
+            self.client.learn_clock(&self.target.key, server_us);
+            server_clock.learn(server_us, clock::now());
+        }
+        let not_after_us = server_clock.at(question.give_up);
+        let reply = caller
             .acquire(
                 &self.target.key,
                 &AcquireArgs {
@@ -140,7 +147,7 @@ impl<F> Lock<F> {
                     retention: settings.retention,
                     label: &settings.label,
                     inbox: inbox.unwrap_or_default(),
-                    inbox_here: inbox.is_some(),
+                    inbox_here: inbox.is_some() && caller.endpoint().messages_are_in_order(),
                 },
             )
             .await?;
@@ -151,7 +158,7 @@ impl<F> Lock<F> {
             Acquire::TooLate { remaining, now_us } => (Answer::TooLate { remaining }, now_us),
             Acquire::Spent { now_us, .. } => (Answer::Spent, now_us),
         };
-        self.client.server_clock().learn(now_us, clock::now());
+        self.client.learn_clock(&self.target.key, now_us);
         Ok(answer)
     }
 }
@@ -159,6 +166,7 @@ impl<F> Lock<F> {
 fn hear(acquiring: &mut Acquiring, wake: Wake, now: Moment) {
     match wake {
         Wake::Granted { fence, lease } => acquiring.pushed(fence, lease, now),
+        Wake::Told => acquiring.told(now),
         Wake::Ask => acquiring.disconnected(now, fastrand::f64()),
     }
 }

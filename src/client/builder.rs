@@ -1,6 +1,7 @@
 //! The settings of a client, and connecting with them.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex as StdMutex, atomic::AtomicU64},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Client, Shared, abandon, inbox::Inbox, keeper, keeper::Keeper};
-use crate::{Error, Namespace, call::Caller, clock, protocol::ServerClock};
+use crate::{Error, Namespace, call::{Caller, Endpoint}, clock, protocol::ServerClock};
 
 /// Settings of a [`Client`].
 #[derive(Clone, Debug)]
@@ -100,8 +101,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to `redis://[USER:PASSWORD@]HOST[:PORT][/DB]` or `unix:///PATH` and loads the scripts that the server
-    /// lacks.
+    /// Connects to the server, the sentinels or the cluster at `url`, as [`Endpoint`] describes it, and loads the scripts
+    /// that are missing.
     ///
     /// # Errors
     ///
@@ -113,7 +114,20 @@ impl ClientBuilder {
     /// # Cancel safety
     ///
     /// When the future is dropped, some scripts may have been loaded; that changes nothing for anybody.
-    pub async fn connect(mut self, url: &str) -> Result<Client, Error> {
+    pub async fn connect(self, url: &str) -> Result<Client, Error> {
+        self.connect_to(&Endpoint::parse(url)?).await
+    }
+
+    /// The same for an endpoint with a password or certificates of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_to(mut self, endpoint: &Endpoint) -> Result<Client, Error> {
         self.ttl = check_range("ttl", self.ttl, Duration::from_millis(1), MAX_TTL)?;
         check_range("claim", self.claim, Duration::from_millis(1), Duration::from_secs(60))?;
         check_range("retention", self.retention, Duration::from_secs(60), MAX_TTL)?;
@@ -126,8 +140,8 @@ impl ClientBuilder {
         }
         let namespace = Namespace::new(&self.namespace)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let inbox = Inbox::new(format!("{}:inbox:{id}", self.namespace));
-        let caller = Caller::connect(url, self.timeout, self.strict, {
+        let inbox = Inbox::new(format!("{}:inbox:{id}", self.namespace), endpoint.messages_are_in_order());
+        let caller = Caller::connect(endpoint, self.timeout, self.strict, {
             let inbox = inbox.clone();
             move |push| inbox.receive(push)
         })
@@ -141,8 +155,9 @@ impl ClientBuilder {
                 }
             }
         }
-        let mut server_clock = ServerClock::default();
-        if let Some(server_us) = caller.server_us().await? {
+        let mut server_clocks = HashMap::new();
+        if let Some(server_us) = caller.server_us(b"").await? {
+            let server_clock: &mut ServerClock = server_clocks.entry(caller.server_of(b"")).or_default();
             server_clock.learn(server_us, clock::now());
         }
         let (cleanups, queue) = mpsc::unbounded_channel();
@@ -150,8 +165,8 @@ impl ClientBuilder {
         let keeper = Arc::<Keeper>::default();
         let gone = CancellationToken::new();
         if self.renewal_thread {
-            let (url, timeout, strict) = (url.to_owned(), self.timeout, self.strict);
-            let connect = async move { Caller::connect(&url, timeout, strict, |_| {}).await };
+            let (endpoint, timeout, strict) = (endpoint.clone(), self.timeout, self.strict);
+            let connect = async move { Caller::connect(&endpoint, timeout, strict, |_| {}).await };
             keeper::keep_on_own_thread(Arc::clone(&keeper), connect, gone.clone()).await?;
         } else {
             tokio::spawn(keeper::keep(Arc::clone(&keeper), caller.clone(), gone.clone()));
@@ -168,7 +183,7 @@ impl ClientBuilder {
                 id,
                 attempts: AtomicU64::new(0),
                 leases: AtomicU64::new(0),
-                server_clock: StdMutex::new(server_clock),
+                server_clocks: StdMutex::new(server_clocks),
             }),
         })
     }

@@ -16,6 +16,8 @@ use crate::{Error, ErrorKind, Fence, call::Caller};
 pub(super) enum Wake {
     /// A release handed the lease to this waiter.
     Granted { fence: Fence, lease: Duration },
+    /// A release handed the lease to this waiter, some time ago: the message came by way of another server.
+    Told,
     /// The connection broke, so a message may be lost: ask.
     Ask,
 }
@@ -28,6 +30,8 @@ pub(super) struct Inbox {
 
 struct Inner {
     channel: String,
+    /// Whether a message that comes after a reply was sent after it.
+    in_order: bool,
     subscribed: OnceCell<bool>,
     waiters: Mutex<HashMap<String, mpsc::UnboundedSender<Wake>>>,
 }
@@ -40,8 +44,8 @@ pub(super) struct Listener {
 }
 
 impl Inbox {
-    pub(super) fn new(channel: String) -> Self {
-        Self { inner: Arc::new(Inner { channel, subscribed: OnceCell::new(), waiters: Mutex::default() }) }
+    pub(super) fn new(channel: String, in_order: bool) -> Self {
+        Self { inner: Arc::new(Inner { channel, in_order, subscribed: OnceCell::new(), waiters: Mutex::default() }) }
     }
 
     /// The channel, once its subscription is confirmed; `None` when the server's ACL does not allow it.
@@ -75,7 +79,8 @@ impl Inbox {
         match push.kind {
             PushKind::Message => {
                 let Some(Value::BulkString(payload)) = push.data.get(1) else { return };
-                let Some((owner, wake)) = parse(payload) else { return };
+                let Some((owner, grant)) = parse(payload) else { return };
+                let wake = if self.inner.in_order { grant } else { Wake::Told };
                 // Without a waiter there is nothing to do: whoever gave up has sent a release after its acquire.
                 if let Some(waiter) = self.waiters().get(owner) {
                     let _ = waiter.send(wake);

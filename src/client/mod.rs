@@ -13,6 +13,7 @@ mod reentrant;
 mod target;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex as StdMutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +24,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
-use crate::{Error, Name, Namespace, call::Caller, protocol::ServerClock};
+use crate::{Error, Name, Namespace, call::Caller, clock, protocol::ServerClock};
 use abandon::Cleanup;
 use builder::{MAX_TTL, check_range};
 use inbox::Inbox;
@@ -65,7 +66,8 @@ struct Shared {
     id: String,
     attempts: AtomicU64,
     leases: AtomicU64,
-    server_clock: StdMutex<ServerClock>,
+    /// Each server's, by its address; one server has none.
+    server_clocks: StdMutex<HashMap<Option<String>, ServerClock>>,
 }
 
 impl Client {
@@ -145,7 +147,18 @@ impl Client {
         self.shared.leases.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn server_clock(&self) -> MutexGuard<'_, ServerClock> {
-        self.shared.server_clock.lock().unwrap_or_else(|broken| broken.into_inner())
+    /// The clock of the server that has `key`.
+    fn server_clock(&self, key: &[u8]) -> ServerClock {
+        self.server_clocks().get(&self.shared.caller.server_of(key)).copied().unwrap_or_default()
+    }
+
+    /// A reply of the server that has `key` says that it is `server_us`.
+    fn learn_clock(&self, key: &[u8], server_us: u64) {
+        let server = self.shared.caller.server_of(key);
+        self.server_clocks().entry(server).or_default().learn(server_us, clock::now());
+    }
+
+    fn server_clocks(&self) -> MutexGuard<'_, HashMap<Option<String>, ServerClock>> {
+        self.shared.server_clocks.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 }

@@ -76,7 +76,7 @@ impl Target {
                     }
                 }
                 Errand::Wait(until) => tokio::select! {
-                    wake = next_message(&mut listener) => if matches!(wake, Wake::Granted { .. }) {
+                    wake = next_message(&mut listener) => if matches!(wake, Wake::Granted { .. } | Wake::Told) {
                         releasing.pushed(clock::now());
                     },
                     () = clock::sleep_until(until) => {}

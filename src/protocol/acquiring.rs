@@ -206,16 +206,21 @@ impl Acquiring {
     /// It counts at once when that is proven to be still valid; else the lease is asked for, as it is without
     /// renewals, which would leave it as short as a claim lease.
     pub fn pushed(&mut self, fence: Fence, lease: Duration, now: Moment) {
+        self.told(now);
+        if let State::Due(_) = self.state {
+            let proven = self.waiter.as_ref().and_then(|waiter| waiter.proven_since(lease, now));
+            let tenure = proven.filter(|_| self.terms.renew).and_then(|since| self.tenure(since, lease, now));
+            if let Some(tenure) = tenure {
+                self.end(Step::Granted { fence, tenure });
+            }
+        }
+    }
+
+    /// A message says that a hand-off granted the lease to this owner token, but not since when: it is asked for.
+    pub fn told(&mut self, now: Moment) {
         match &mut self.state {
             State::Asked { heard, .. } => *heard = true,
-            State::Due(at) => {
-                *at = now;
-                let proven = self.waiter.as_ref().and_then(|waiter| waiter.proven_since(lease, now));
-                let tenure = proven.filter(|_| self.terms.renew).and_then(|since| self.tenure(since, lease, now));
-                if let Some(tenure) = tenure {
-                    self.end(Step::Granted { fence, tenure });
-                }
-            }
+            State::Due(at) => *at = now,
             State::Over(_) => {}
         }
     }

@@ -12,6 +12,11 @@ impl ServerClock {
         self.0 = Some((server_us, now));
     }
 
+    /// Whether a reply has told it.
+    pub fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The server's time at `moment`, or a little earlier, because the reply had travelled for a while; `None` when no
     /// reply has told it yet.
     pub fn at(&self, moment: Moment) -> Option<u64> {

@@ -4,6 +4,7 @@ pub mod nginx;
 mod proxy;
 mod redis;
 mod resp;
+pub mod topology;
 
 pub use proxy::{Fault, Proxy};
 pub use redis::{Raw, Server, signal};

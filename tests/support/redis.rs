@@ -21,6 +21,14 @@ impl Raw {
         Self { connection: client.get_connection().expect("the server accepts") }
     }
 
+    /// The same with errors, and with replies that must come within seconds.
+    pub fn try_open(url: &str) -> redis::RedisResult<Self> {
+        let limit = std::time::Duration::from_secs(5);
+        let connection = redis::Client::open(url)?.get_connection_with_timeout(limit)?;
+        connection.set_read_timeout(Some(limit))?;
+        Ok(Self { connection })
+    }
+
     /// Runs one command given as words.
     pub fn run(&mut self, words: &[&[u8]]) -> Result<redis::Value, redis::RedisError> {
         let mut command = redis::Cmd::new();

@@ -37,13 +37,32 @@ Exit codes:
 #[derive(Args)]
 #[command(next_help_heading = "Options of every verb")]
 pub struct Global {
-    /// Server: redis://[USER@]HOST[:PORT][/DB] or unix:///PATH [env: REDLATCH_URL, then REDIS_URL; default:
+    /// Server: redis://[USER@]HOST[:PORT][/DB], unix:///PATH, redis+sentinel://HOST[:PORT],…/NAME or
+    /// redis+cluster://HOST[:PORT],…; rediss for TLS [env: REDLATCH_URL, then REDIS_URL; default:
     /// redis://127.0.0.1:6379]
     ///
     /// A password is refused here, because every user of the machine can read it in the process list. It may stand in
     /// the environment variable.
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
+    /// The URL names a node of a Redis Cluster
+    #[arg(long, global = true, conflicts_with = "sentinel")]
+    pub cluster: bool,
+    /// Ask this sentinel where the primary is; may be given several times
+    #[arg(long, global = true, value_name = "HOST[:PORT]", requires = "master")]
+    pub sentinel: Vec<String>,
+    /// What the sentinels call the primary
+    #[arg(long, global = true, value_name = "NAME", requires = "sentinel")]
+    pub master: Option<String>,
+    /// File with the certificate authorities that servers must be signed by [default: those of the system]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// File with the certificate to show to servers
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// File with the key of that certificate
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// File whose first line is the password [env for the password itself: REDLATCH_PASSWORD]
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,

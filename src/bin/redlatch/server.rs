@@ -1,10 +1,11 @@
 //! Which server is meant, the password for it, and the connection.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
-use redlatch::{Client, ClientBuilder, Name, Namespace, call::Caller};
-use url::Url;
+use redlatch::{
+    Client, ClientBuilder, Error, Name, Namespace,
+    call::{Caller, Endpoint},
+};
 
 use crate::{
     opt::Global,
@@ -12,24 +13,23 @@ use crate::{
 };
 
 const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
-const FORMS: &str = "write redis://[USER@]HOST[:PORT][/DB] or unix:///PATH";
 
 impl Global {
     /// A connection that runs scripts and loads none by itself.
     pub async fn caller(&self) -> Result<Caller, Failure> {
-        Ok(Caller::connect(&self.full_url()?, self.timeout, true, |_| {}).await?)
+        Ok(Caller::connect(&self.endpoint()?, self.timeout, true, |_| {}).await?)
     }
 
-    /// As [`caller`](Self::caller), but a script that the server lacks is loaded on the way.
+    /// As [`caller`](Self::caller), but a script that is missing is loaded on the way.
     pub async fn healing_caller(&self) -> Result<Caller, Failure> {
-        Ok(Caller::connect(&self.full_url()?, self.timeout, false, |_| {}).await?)
+        Ok(Caller::connect(&self.endpoint()?, self.timeout, false, |_| {}).await?)
     }
 
     /// A client whose leases are `ttl` long.
     pub async fn client(&self, ttl: Duration) -> Result<Client, Failure> {
         self.key_of(OsStr::new("-"))?;
         let builder: ClientBuilder = Client::builder().namespace(&self.namespace).timeout(self.timeout).ttl(ttl);
-        Ok(builder.connect(&self.full_url()?).await?)
+        Ok(builder.connect_to(&self.endpoint()?).await?)
     }
 
     /// A name from the command line, and the key that stands for it.
@@ -39,47 +39,56 @@ impl Global {
         Ok((name, key))
     }
 
-    /// The server's address without user and password, as far as it is known.
+    /// The address that is meant, without user and password, as far as it is known.
     pub fn node(&self) -> Option<String> {
-        Some(parse(&self.plain_url().ok()?).ok()?.addr().to_string())
+        Some(self.address().ok()?.to_string())
     }
 
-    /// The URL as it was given.
-    fn plain_url(&self) -> Result<String, Failure> {
+    /// The servers that are meant, with password and certificates.
+    pub fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let mut endpoint = self.address()?;
+        if let Some(password) = self.password()? {
+            endpoint = endpoint.password(&password);
+        }
+        if let Some(path) = &self.tls_ca {
+            endpoint = endpoint.tls_ca(&read(path)?).map_err(|error| misconfigured(&error))?;
+        }
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            endpoint = endpoint.tls_cert(&read(cert)?, &read(key)?).map_err(|error| misconfigured(&error))?;
+        }
+        Ok(endpoint)
+    }
+
+    fn address(&self) -> Result<Endpoint, Failure> {
         let variable = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
-        let Some(url) = &self.url else {
-            let from_environment = variable("REDLATCH_URL").or_else(|| variable("REDIS_URL"));
-            return Ok(from_environment.unwrap_or_else(|| DEFAULT_URL.to_owned()));
-        };
-        if parse(url)?.redis_settings().password().is_some() {
+        let from_environment = || variable("REDLATCH_URL").or_else(|| variable("REDIS_URL"));
+        let url = self.url.clone().or_else(from_environment).unwrap_or_else(|| DEFAULT_URL.to_owned());
+        if self.url.is_some() && parse(&url)?.has_password() {
             return Err(Failure::new(
                 Cause::Configuration,
                 "--url has a password, which every user of this machine can read",
             )
             .hint("put the URL into REDLATCH_URL, or the password into REDLATCH_PASSWORD or a --password-file"));
         }
-        Ok(url.clone())
+        parse(&self.of_topology(&url)?)
     }
 
-    /// The URL with the password in it.
-    /// The URL with the password.
-    pub fn full_url(&self) -> Result<String, Failure> {
-        let plain = self.plain_url()?;
-        parse(&plain)?;
-        let Some(password) = self.password()? else { return Ok(plain) };
-        let mut url = Url::parse(&plain).map_err(|_| not_understood())?;
-        if matches!(url.scheme(), "unix" | "redis+unix" | "valkey+unix") {
-            let others: Vec<(String, String)> = url
-                .query_pairs()
-                .filter(|(key, _)| key != "pass")
-                .map(|(key, value)| (key.into(), value.into()))
-                .collect();
-            url.query_pairs_mut().clear().extend_pairs(others).append_pair("pass", &password);
-        } else {
-            // The URL's own encoding takes `%` for the start of an encoded byte.
-            url.set_password(Some(&password.replace('%', "%25"))).map_err(|()| not_understood())?;
+    /// The URL with what --cluster, --sentinel and --master say.
+    fn of_topology(&self, url: &str) -> Result<String, Failure> {
+        if !self.cluster && self.sentinel.is_empty() {
+            return Ok(url.to_owned());
         }
-        Ok(url.into())
+        let (scheme, rest) = url.split_once("://").ok_or_else(misplaced)?;
+        if !matches!(scheme, "redis" | "rediss" | "valkey" | "valkeys") {
+            return Err(misplaced());
+        }
+        let Some(primary) = self.master.as_ref().filter(|_| !self.sentinel.is_empty()) else {
+            return Ok(format!("{scheme}+cluster://{rest}"));
+        };
+        // Of the URL only user, password and database count: the sentinels know where the primary is.
+        let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
+        let login = authority.rfind('@').map_or("", |at| &authority[..=at]);
+        Ok(format!("{scheme}+sentinel://{login}{}/{primary}/{db}", self.sentinel.join(",")))
     }
 
     fn password(&self) -> Result<Option<String>, Failure> {
@@ -96,11 +105,20 @@ impl Global {
     }
 }
 
-fn parse(url: &str) -> Result<ConnectionInfo, Failure> {
-    url.into_connection_info().map_err(|_| not_understood())
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::file(path, "read", &error))
 }
 
-fn not_understood() -> Failure {
-    Failure::new(Cause::Configuration, format!("the URL is not understood, {FORMS}"))
-        .hint("it comes from --url, REDLATCH_URL or REDIS_URL, in this order")
+fn parse(url: &str) -> Result<Endpoint, Failure> {
+    Endpoint::parse(url).map_err(|error| {
+        misconfigured(&error).hint("it comes from --url, REDLATCH_URL or REDIS_URL, in this order")
+    })
+}
+
+fn misplaced() -> Failure {
+    Failure::new(Cause::Configuration, "--cluster and --sentinel need a URL that begins with redis:// or rediss://")
+}
+
+fn misconfigured(error: &Error) -> Failure {
+    Failure::new(Cause::Configuration, error.to_string())
 }

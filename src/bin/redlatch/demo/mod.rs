@@ -4,7 +4,7 @@ mod nginx;
 mod report;
 mod sale;
 
-use redlatch::Client;
+use redlatch::{Client, call::Endpoint};
 use redlatch::private_server::PrivateServer;
 
 use report::{Race, Report};
@@ -24,25 +24,26 @@ const WORKERS: usize = 2;
 /// also after Ctrl-C.
 pub async fn run(options: &DemoOptions, global: &Global) -> Result<Outcome, Failure> {
     let progress = global.format == Format::Human && !global.quiet;
-    let url = match &global.url {
-        Some(_) => Some(global.full_url()?),
+    let endpoint = match &global.url {
+        Some(_) => Some(global.endpoint()?),
         None => None,
     };
-    let report = hold_sales(options, url, progress).await?;
+    let report = hold_sales(options, endpoint, progress).await?;
     let verdict = if report.exact() { Verdict::Fine } else { Verdict::Different };
     Ok(Outcome::new(report.to_string(), report.to_json()).rows("races").verdict(verdict))
 }
 
-async fn hold_sales(options: &DemoOptions, url: Option<String>, progress: bool) -> Result<Report, DemoError> {
+async fn hold_sales(options: &DemoOptions, endpoint: Option<Endpoint>, progress: bool) -> Result<Report, DemoError> {
     let mut signals = Signals::listen()?;
-    let private = match &url {
+    let private = match &endpoint {
         Some(_) => None,
         None => Some(PrivateServer::start(&[]).map_err(DemoError::NoServer)?),
     };
-    let url = url.or_else(|| private.as_ref().map(PrivateServer::url)).unwrap_or_default();
+    let url = private.as_ref().map(PrivateServer::url).unwrap_or_default();
+    let endpoint = endpoint.map_or_else(|| Endpoint::parse(&url), Ok)?;
     let namespace = format!("redlatch-demo-{}", uuid::Uuid::new_v4().simple());
-    let client = Client::builder().namespace(&namespace).label("flash sale").connect(&url).await?;
-    let shop = Shop::open(client, &url, &namespace).await?;
+    let client = Client::builder().namespace(&namespace).label("flash sale").connect_to(&endpoint).await?;
+    let shop = Shop::open(client, &endpoint, &namespace).await?;
     let (nginx, without_nginx) = match nginx::Nginx::start(WORKERS, &shop.settings_for_nginx()).await {
         Ok(nginx) => (Some(nginx), None),
         Err(error) => (None, Some(error.to_string())),

@@ -6,8 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use redis::IntoConnectionInfo;
-use redlatch::{Attempt, Client};
+use redlatch::{Attempt, Client, call::Endpoint};
 use serde_json::json;
 use tokio::sync::Barrier;
 
@@ -31,10 +30,11 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Opens the shop on the server at `url`, with keys that start with `namespace`.
-    pub async fn open(client: Client, url: &str, namespace: &str) -> Result<Self, DemoError> {
+    /// Opens the shop on the server of `endpoint`, with keys that start with `namespace`.
+    pub async fn open(client: Client, endpoint: &Endpoint, namespace: &str) -> Result<Self, DemoError> {
         let failed = |error: redis::RedisError| DemoError::Buyer(error.to_string());
-        let info = url.into_connection_info().map_err(failed)?;
+        let one = || DemoError::Buyer("the sale needs one server without TLS".to_owned());
+        let info = endpoint.connection_info().ok_or_else(one)?;
         let redis = info.redis_settings();
         let mut connection = match info.addr() {
             redis::ConnectionAddr::Unix(path) => json!({ "socket": path }),
@@ -50,7 +50,7 @@ impl Shop {
         }
         let (stock, orders) = (format!("{namespace}:stock"), format!("{namespace}:orders"));
         let mut plain =
-            redis::Client::open(url).map_err(failed)?.get_multiplexed_async_connection().await.map_err(failed)?;
+            redis::Client::open(info.clone()).map_err(failed)?.get_multiplexed_async_connection().await.map_err(failed)?;
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut plain).await.map_err(failed)?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("?").to_owned();
         let settings = json!({

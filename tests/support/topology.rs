@@ -1,0 +1,295 @@
+//! Servers that belong together: a primary with replicas, sentinels, a cluster. Each listens on a free port of the
+//! loopback interface, in a folder of its own, and is stopped by pid.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{Raw, signal};
+
+/// A hang guard, never a measure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One redis-server on a port, as a server or as a sentinel.
+pub struct Member {
+    process: Child,
+    folder: TempDir,
+    pub port: u16,
+    mode: Mode,
+    options: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Server,
+    Sentinel,
+}
+
+impl Member {
+    /// Starts a server with `options` and waits until it answers.
+    pub fn start(options: &[&str]) -> Self {
+        Self::start_as(Mode::Server, free_port(), options)
+    }
+
+    fn start_as(mode: Mode, port: u16, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let process = spawn(&folder, mode, port, &options);
+        let member = Self { process, folder, port, mode, options };
+        until("the server answers", || member.try_raw().is_some());
+        member
+    }
+
+    /// Starts it again after it was killed.
+    pub fn start_again(&mut self) {
+        let _ = self.process.wait();
+        self.process = spawn(&self.folder, self.mode, self.port, &self.options);
+        until("the server answers again", || self.try_raw().is_some());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// A plain connection that gives up after a while.
+    pub fn raw(&self) -> Raw {
+        self.try_raw().expect("the server answers")
+    }
+
+    fn try_raw(&self) -> Option<Raw> {
+        let mut raw = Raw::try_open(&self.url()).ok()?;
+        raw.run(&[b"PING"]).ok()?;
+        Some(raw)
+    }
+
+    pub fn is_primary(&self) -> bool {
+        let role: Vec<redis::Value> = self.raw().must(&["ROLE"]);
+        role.first() == Some(&redis::Value::BulkString(b"master".to_vec()))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(folder: &TempDir, mode: Mode, port: u16, options: &[String]) -> Child {
+    let mut command = Command::new("redis-server");
+    match mode {
+        Mode::Server => {
+            let own = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--enable-debug-command", "yes"];
+            command.args(own).args(options);
+        }
+        Mode::Sentinel => {
+            let file = folder.path().join("sentinel.conf");
+            // It goes on with what it has written into its file.
+            if !file.exists() {
+                let text = format!("port {port}\nbind 127.0.0.1\n{}", options.concat());
+                std::fs::write(&file, text).expect("the file can be written");
+            }
+            command.arg(&file).arg("--sentinel");
+        }
+    }
+    command
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server starts")
+}
+
+/// A port that nobody listens on, and whose cluster bus port is free too.
+pub fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        let port = listener.local_addr().expect("it has an address").port();
+        if port < 50_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A primary with replicas that have caught up.
+pub struct Replicated {
+    pub primary: Member,
+    pub replicas: Vec<Member>,
+}
+
+impl Replicated {
+    pub fn start(replicas: usize, options: &[&str]) -> Self {
+        let quick = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
+        let primary = Member::start(&[&quick, options].concat());
+        let port = primary.port.to_string();
+        let follow = ["--replicaof", "127.0.0.1", &port];
+        let replicas: Vec<_> =
+            (0..replicas).map(|_| Member::start(&[&quick[..], options, &follow].concat())).collect();
+        let servers = Self { primary, replicas };
+        servers.wait();
+        servers
+    }
+
+    fn wait(&self) {
+        until("the replicas have caught up", || {
+            let info: String = self.primary.raw().must(&["INFO", "replication"]);
+            info.matches("state=online").count() == self.replicas.len()
+        });
+        for replica in &self.replicas {
+            until("the replica is linked", || {
+                let info: String = replica.raw().must(&["INFO", "replication"]);
+                info.contains("master_link_status:up")
+            });
+        }
+    }
+}
+
+/// What the sentinels call the primary.
+pub const WATCHED: &str = "orders";
+
+/// A primary with two replicas and three sentinels.
+pub struct Watched {
+    pub servers: Vec<Member>,
+    pub sentinels: Vec<Member>,
+}
+
+impl Watched {
+    pub fn start(options: &[&str]) -> Self {
+        let Replicated { primary, replicas } = Replicated::start(2, options);
+        let settings = format!(
+            "sentinel monitor {WATCHED} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {WATCHED} 500\n\
+             sentinel failover-timeout {WATCHED} 5000\n",
+            primary.port
+        );
+        let sentinels: Vec<_> =
+            (0..3).map(|_| Member::start_as(Mode::Sentinel, free_port(), &[&settings])).collect();
+        let servers = std::iter::once(primary).chain(replicas).collect();
+        let watched = Self { servers, sentinels };
+        for sentinel in &watched.sentinels {
+            until("the sentinels know each other and the replicas", || {
+                let fields: std::collections::HashMap<String, String> =
+                    sentinel.raw().must(&["SENTINEL", "MASTER", WATCHED]);
+                fields["num-other-sentinels"] == "2" && fields["num-slaves"] == "2"
+            });
+        }
+        watched
+    }
+
+    pub fn url(&self) -> String {
+        let sentinels: Vec<_> = self.sentinels.iter().map(Member::address).collect();
+        format!("redis+sentinel://{}/{WATCHED}", sentinels.join(","))
+    }
+
+    /// Where the primary is, as the sentinels say.
+    pub fn primary(&self) -> usize {
+        let (_, port): (String, u16) =
+            self.sentinels[0].raw().must(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", WATCHED]);
+        self.servers.iter().position(|server| server.port == port).expect("it is one of ours")
+    }
+
+    /// Waits until the sentinels name another primary than `before`, which takes writes.
+    pub fn switched_from(&self, before: usize) -> usize {
+        let mut primary = before;
+        until("the sentinels have switched", || {
+            primary = self.primary();
+            primary != before && self.servers[primary].is_primary()
+        });
+        primary
+    }
+}
+
+/// Three primaries with one replica each.
+pub struct Cluster {
+    pub members: Vec<Member>,
+}
+
+impl Cluster {
+    pub fn start(options: &[&str]) -> Self {
+        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"];
+        let members: Vec<_> = (0..6).map(|_| Member::start(&[&cluster, options].concat())).collect();
+        let addresses = members.iter().map(Member::address);
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.is_ok_and(|status| status.success()), "the cluster is made");
+        let cluster = Self { members };
+        cluster.settled();
+        cluster
+    }
+
+    /// Waits until every member sees the whole cluster.
+    pub fn settled(&self) {
+        for member in &self.members {
+            until("the cluster is up", || {
+                let mut raw = member.raw();
+                let info: String = raw.must(&["CLUSTER", "INFO"]);
+                let slots: Vec<redis::Value> = raw.must(&["CLUSTER", "SLOTS"]);
+                let whole = slots.iter().all(|range| matches!(range, redis::Value::Array(fields) if fields.len() == 4));
+                info.contains("cluster_state:ok") && whole
+            });
+        }
+    }
+
+    pub fn url(&self) -> String {
+        let seeds: Vec<_> = self.members[..3].iter().map(Member::address).collect();
+        format!("redis+cluster://{}", seeds.join(","))
+    }
+
+    /// The member that owns the slot of `key`.
+    pub fn owner(&self, key: &str) -> usize {
+        let slot: u16 = self.members[0].raw().must(&["CLUSTER", "KEYSLOT", key]);
+        self.members
+            .iter()
+            .position(|member| member.is_primary() && member.owns(slot))
+            .expect("somebody owns the slot")
+    }
+}
+
+impl Member {
+    fn owns(&self, slot: u16) -> bool {
+        let nodes: String = self.raw().must(&["CLUSTER", "NODES"]);
+        let own = nodes.lines().find(|line| line.contains("myself")).unwrap_or_default();
+        own.split(' ').skip(8).any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+        })
+    }
+
+    /// Its id in the cluster.
+    pub fn id(&self) -> String {
+        self.raw().must(&["CLUSTER", "MYID"])
+    }
+}
+
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "still waiting: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
