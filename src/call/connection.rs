@@ -159,6 +159,7 @@ impl Connection {
         if let Seek::Primary(_) = self.0.seek {
             sentinel::check_role(&mut redis).await?;
         }
+        introduce(&mut redis).await?;
         self.0.newest.store(number, Ordering::Release);
         let channel = lock(&self.0.channel).clone();
         if let Some(channel) = channel {
@@ -209,6 +210,16 @@ impl Inner {
         if given_up.is_some() {
             (self.on_push)(PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
         }
+    }
+}
+
+/// Lets `redlatch status --callers` see which version is connected. Since Redis 7.2 the crate tells that by itself.
+async fn introduce(redis: &mut MultiplexedConnection) -> RedisResult<()> {
+    let name = concat!("redlatch/", env!("CARGO_PKG_VERSION"));
+    match redis.send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name)).await {
+        Err(error) if error.is_io_error() => Err(error),
+        // A user without that right is served nameless.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -73,7 +73,7 @@ fn view(title: &str, lock: &Inspect) -> String {
                 [(number + 1).to_string(), show(place.waited), alive, escaped(&place.label)]
             })
             .collect();
-        text += &format!("\n{}", table(["#", "WAITED", "ALIVE FOR", "WAITER"], &rows));
+        text += &format!("\n{}", table(&["#", "WAITED", "ALIVE FOR", "WAITER"], &rows));
     }
     text
 }

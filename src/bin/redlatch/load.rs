@@ -1,48 +1,173 @@
-//! `redlatch load`: preloads every script that the server lacks. Callers that find their scripts need no right to load.
+//! `redlatch load`: preloads every script that a server lacks, on all servers: a replica that has them can be promoted
+//! without a call that finds its script missing. Callers that find their scripts need no right to load.
 
-use redlatch::bundle::{self, Script};
-use serde_json::json;
+use redlatch::{
+    Error,
+    bundle::{self, Script},
+    call::Caller,
+};
+use serde_json::{Value, json};
 
 use crate::{
+    fleet::{Answer, failure_of_all, named},
     opt::{Global, LoadOptions},
-    outcome::{Failure, Outcome},
-    output::{good, table},
+    outcome::{Failure, Outcome, Verdict},
+    output::{bad, good, table},
+    watch,
 };
+
+/// What `load` found and did with a script.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It was there.
+    Present,
+    /// It is not there, because nothing was to be loaded.
+    Missing,
+    /// It was missing and is there now.
+    Loaded,
+}
 
 /// Loads what is missing; a second run finds nothing to do.
 pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Failure> {
-    let scripts = bundle::embedded().map_err(redlatch::Error::from)?.scripts();
-    let caller = global.caller().await?;
-    let present = caller.exists(scripts).await?;
-    let mut rows = Vec::new();
+    if let Some(interval) = options.watch {
+        return watch::watch(options, global, interval).await;
+    }
+    let scripts = bundle::embedded().map_err(Error::from)?.scripts();
+    let dry_run = options.dry_run;
+    let servers = global.servers().await?;
+    let mut answers = global.on_each(servers, move |caller| load_missing(caller, scripts, dry_run)).await;
+    if let Some(failure) = failure_of_all(&mut answers) {
+        return Err(failure);
+    }
+    let outcome = Outcome::new(view(scripts, &answers), data(scripts, &answers, dry_run)).rows("scripts");
+    let problems: Vec<_> = answers.iter().filter_map(Answer::problem).collect();
+    Ok(if problems.is_empty() {
+        outcome
+    } else {
+        let verdict = if options.allow_partial { Verdict::Fine } else { Verdict::Partly };
+        problems.into_iter().fold(outcome.verdict(verdict), Outcome::problem)
+    })
+}
+
+/// Loads what `caller`'s server lacks, or says only what that is.
+pub async fn load_missing(
+    caller: Caller,
+    scripts: &'static [Script],
+    dry_run: bool,
+) -> Result<Vec<State>, Error> {
     let mut states = Vec::new();
-    for (script, present) in scripts.iter().zip(present) {
-        let state = match (present, options.dry_run) {
-            (true, _) => "present",
-            (false, true) => "missing",
+    for (script, present) in scripts.iter().zip(caller.exists(scripts).await?) {
+        states.push(match (present, dry_run) {
+            (true, _) => State::Present,
+            (false, true) => State::Missing,
             (false, false) => {
                 caller.load(script).await?;
-                "loaded"
+                State::Loaded
             }
-        };
-        let word = if state == "loaded" { good(state) } else { state.to_owned() };
-        rows.push([title(script), script.digest().to_string(), word]);
-        states.push(json!({
-            "name": script.name(), "version": script.version(), "digest": script.digest().as_str(), "state": state,
-        }));
+        });
     }
-    let count = |state: &str| states.iter().filter(|script| script["state"] == state).count();
-    let (loaded, missing) = (count("loaded"), count("missing"));
-    let node = global.node().unwrap_or_default();
-    let text = match (loaded, missing) {
-        (0, 0) => format!("nothing to do: all {} scripts are on {node}\n", scripts.len()),
-        (0, _) => table(["SCRIPT", "DIGEST", "STATE"], &rows) + &format!("{missing} to load on {node}\n"),
-        _ => table(["SCRIPT", "DIGEST", "STATE"], &rows) + &format!("{loaded} loaded on {node}\n"),
+    Ok(states)
+}
+
+fn view(scripts: &[Script], answers: &[Answer<Vec<State>>]) -> String {
+    let done = |state| {
+        let of = |answer: &&Answer<Vec<State>>| answer.outcome.as_ref().is_ok_and(|states| states.contains(&state));
+        answers.iter().filter(of).map(|answer| answer.server.address.as_str()).collect::<Vec<_>>()
     };
-    let data = json!({
-        "node": node, "dry_run": options.dry_run, "loaded": loaded, "missing": missing, "scripts": states,
-    });
-    Ok(Outcome::new(text, data).rows("scripts"))
+    let (loaded, missing) = (count(answers, State::Loaded), count(answers, State::Missing));
+    let reached: Vec<_> =
+        answers.iter().filter(|answer| answer.outcome.is_ok()).map(|answer| answer.server.address.as_str()).collect();
+    let summary = match (loaded, missing) {
+        (0, 0) => return format!("nothing to do: all {} scripts are on {}\n", scripts.len(), named(&reached)),
+        (0, _) => format!("{missing} to load on {}\n", named(&done(State::Missing))),
+        _ => format!("{loaded} loaded on {}\n", named(&done(State::Loaded))),
+    };
+    let states = |number: usize| {
+        answers.iter().map(move |answer| match &answer.outcome {
+            Ok(states) => match states.get(number) {
+                Some(State::Loaded) => good("loaded"),
+                Some(State::Missing) => "missing".to_owned(),
+                Some(State::Present) | None => "present".to_owned(),
+            },
+            Err(_) => bad("?"),
+        })
+    };
+    list(answers) + &matrix(scripts, answers.len(), states) + &summary
+}
+
+/// Scripts by servers, which have numbers when there is more than one.
+pub fn matrix<S: Iterator<Item = String>>(
+    scripts: &[Script],
+    servers: usize,
+    states: impl Fn(usize) -> S,
+) -> String {
+    let mut head = vec!["SCRIPT".to_owned(), "DIGEST".to_owned()];
+    match servers {
+        1 => head.push("STATE".to_owned()),
+        many => head.extend((1..=many).map(|number| format!("[{number}]"))),
+    }
+    let row = |(number, script): (usize, &Script)| {
+        [title(script), script.digest().to_string()].into_iter().chain(states(number)).collect::<Vec<_>>()
+    };
+    table(&head, &scripts.iter().enumerate().map(row).collect::<Vec<_>>())
+}
+
+/// The servers with their numbers, unless there is only one.
+fn list<T>(answers: &[Answer<T>]) -> String {
+    if answers.len() == 1 {
+        return String::new();
+    }
+    let row = |(number, Answer { server, .. }): (usize, &Answer<T>)| {
+        [format!("[{}]", number + 1), server.address.clone(), server.role.as_str().to_owned()]
+    };
+    table(&["", "SERVER", "ROLE"], &answers.iter().enumerate().map(row).collect::<Vec<_>>()) + "\n"
+}
+
+fn data(scripts: &[Script], answers: &[Answer<Vec<State>>], dry_run: bool) -> Value {
+    let nodes: Vec<_> = answers
+        .iter()
+        .map(|answer| {
+            let count = |state| {
+                answer.outcome.as_ref().ok().map(|states| states.iter().filter(|other| **other == state).count())
+            };
+            json!({
+                "node": answer.server.address, "role": answer.server.role.as_str(), "ok": answer.outcome.is_ok(),
+                "loaded": count(State::Loaded), "missing": count(State::Missing),
+            })
+        })
+        .collect();
+    let rows: Vec<_> = answers
+        .iter()
+        .filter_map(|answer| Some((answer, answer.outcome.as_ref().ok()?)))
+        .flat_map(|(answer, states)| {
+            scripts.iter().zip(states).map(|(script, state)| {
+                json!({
+                    "node": answer.server.address, "name": script.name(), "version": script.version(),
+                    "digest": script.digest().as_str(), "state": state.word(),
+                })
+            })
+        })
+        .collect();
+    json!({
+        "dry_run": dry_run, "loaded": count(answers, State::Loaded), "missing": count(answers, State::Missing),
+        "nodes": nodes, "scripts": rows,
+    })
+}
+
+fn count(answers: &[Answer<Vec<State>>], state: State) -> usize {
+    let states = answers.iter().filter_map(|answer| answer.outcome.as_ref().ok());
+    states.flatten().filter(|other| **other == state).count()
+}
+
+impl State {
+    /// The word for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Missing => "missing",
+            Self::Loaded => "loaded",
+        }
+    }
 }
 
 /// `mutex/acquire v1`.

@@ -52,7 +52,7 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
     }
     let text = match rows.as_slice() {
         [] => String::new(),
-        rows => table(["NAME", "STATE", "REMAINING", "FENCE", "PLACES", "HOLDER"], rows),
+        rows => table(&["NAME", "STATE", "REMAINING", "FENCE", "PLACES", "HOLDER"], rows),
     };
     let mut outcome = Outcome::new(text, json!({ "locks": list, "cut": cut })).rows("locks");
     if list_is_empty(&outcome) {

@@ -8,7 +8,9 @@ mod duration;
 mod exec;
 mod export;
 mod extend;
+mod fleet;
 mod force_release;
+mod health;
 mod inspect;
 mod load;
 mod ls;
@@ -25,6 +27,7 @@ mod show;
 mod signals;
 mod status;
 mod verify;
+mod watch;
 
 use std::{
     io::{self, ErrorKind},
@@ -69,6 +72,7 @@ fn exit_code(result: &Result<Outcome, Failure>) -> u8 {
             Verdict::Different => 1,
             Verdict::Held(code) | Verdict::Exited(code) => code,
             Verdict::Signalled(signal) => 128 + signal,
+            Verdict::Partly => 75,
             Verdict::Lost => 76,
         },
         Err(failure) => match failure.cause {

@@ -26,7 +26,7 @@ Exit codes:
   65   the bundle is corrupt or a server has another digest
   69   no server is reachable or able to answer
   74   output could not be written
-  75   held by another, or the wait is over (`run -E` overrides)
+  75   held by another, or the wait is over (`run -E` overrides); or done on some servers only
   76   lease lost while the command ran, or before extend or release
   77   the server's ACL denies it
   78   configuration: URL, password, file, kind of server
@@ -112,9 +112,9 @@ pub enum Color {
 /// One file each.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Preload every script of the bundle that the server lacks
+    /// Preload every script of the bundle that a server lacks: on the primaries and all replicas
     Load(LoadOptions),
-    /// Show which scripts the server has
+    /// Show which scripts each server has
     Status(StatusOptions),
     /// Check the embedded scripts against SHA1SUMS and their headers, and that the server has them
     Verify(VerifyOptions),
@@ -168,14 +168,28 @@ pub struct LoadOptions {
     /// Only say what would be loaded
     #[arg(long)]
     pub dry_run: bool,
+    /// Exit with 0 also when some servers could not be reached, as long as one was
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// Stay, and look again and again: after a restart, SCRIPT FLUSH, a switch of the primary or a new server, scripts
+    /// are back within this time
+    #[arg(long, value_name = "INTERVAL", value_parser = duration::parse, num_args = 0..=1, require_equals = true,
+        default_missing_value = "10s", conflicts_with = "dry_run")]
+    pub watch: Option<Duration>,
+    /// With --watch: answer /metrics for Prometheus and /health on this address
+    #[arg(long, value_name = "HOST:PORT", requires = "watch")]
+    pub metrics_addr: Option<String>,
 }
 
 /// Options of `status`.
 #[derive(Args)]
 pub struct StatusOptions {
-    /// Exit with 1 when a script is missing
+    /// Exit with 1 when a script is missing on a server, or a server does not answer
     #[arg(long)]
     pub check: bool,
+    /// Also show which versions of redlatch the connected callers are of
+    #[arg(long)]
+    pub callers: bool,
 }
 
 /// Options of `verify`.

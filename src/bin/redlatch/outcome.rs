@@ -29,6 +29,8 @@ pub enum Verdict {
     Different,
     /// Somebody else holds it, and the exit code that was asked for then.
     Held(u8),
+    /// Done on some servers and not on others.
+    Partly,
     /// The command of `run` ended by itself.
     Exited(u8),
     /// The command of `run` was ended by a signal.
@@ -47,7 +49,7 @@ pub struct Failure {
 }
 
 /// One entry of `errors` in the JSON object, and one line on stderr.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Problem {
     /// A word that programs can compare.
     pub code: &'static str,

@@ -82,6 +82,12 @@ fn object(command: &str, result: &Result<Outcome, Failure>, exit_code: u8) -> Va
     })
 }
 
+/// One line of data at once: for verbs that tell what happens while they run. Whoever reads may have seen enough.
+pub fn event(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
 /// Tells people something on stderr. A stderr that is closed is no reason to stop.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "redlatch: {text}");
@@ -96,18 +102,24 @@ fn complain(problem: &Problem) {
 }
 
 /// A table without lines, so that `grep`, `awk` and people can read it.
-pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].as_str()).chain([head[column]]);
-        cells.map(measure_text_width).max().unwrap_or(0)
+pub fn table<H: AsRef<str>, R: AsRef<[String]>>(head: &[H], rows: &[R]) -> String {
+    let cell = |row: &R, column: usize| row.as_ref().get(column).cloned().unwrap_or_default();
+    let widths: Vec<_> = head
+        .iter()
+        .enumerate()
+        .map(|(column, word)| {
+            let cells = rows.iter().map(|row| measure_text_width(&cell(row, column)));
+            cells.max().unwrap_or(0).max(measure_text_width(word.as_ref()))
+        })
+        .collect();
+    let line = |cell: &dyn Fn(usize) -> String| {
+        let cells = widths.iter().enumerate().map(|(column, width)| {
+            pad_str(&cell(column), *width, Alignment::Left, None).into_owned()
+        });
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
-    let line = |row: [&str; N]| {
-        let cells = row.iter().enumerate().map(|(column, cell)| pad_str(cell, width(column), Alignment::Left, None));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        format!("{}\n", line.trim_end())
-    };
-    let body = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
-    std::iter::once(line(head)).chain(body).collect()
+    let body = rows.iter().map(|row| line(&|column| cell(row, column)));
+    std::iter::once(line(&|column| head[column].as_ref().to_owned())).chain(body).collect()
 }
 
 /// A word that is good news.

@@ -18,7 +18,7 @@ pub fn scripts() -> Result<Outcome, Failure> {
         .collect();
     let list: Vec<_> = scripts.iter().map(contract).collect();
     let data = json!({ "bundle": env!("CARGO_PKG_VERSION"), "scripts": list });
-    Ok(Outcome::new(table(["SCRIPT", "DIGEST", "SUMMARY"], &rows), data).rows("scripts"))
+    Ok(Outcome::new(table(&["SCRIPT", "DIGEST", "SUMMARY"], &rows), data).rows("scripts"))
 }
 
 /// All that a script says of itself, without its bytes.

@@ -6,6 +6,7 @@ use redlatch::bundle::{self, Bundle, Digest};
 use serde_json::json;
 
 use crate::{
+    fleet::{Answer, failure_of_all, named},
     opt::{Global, VerifyOptions},
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{bad, good, table},
@@ -24,7 +25,7 @@ pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome,
             .iter()
             .map(|(path, state)| [path.clone(), if *state == "ok" { good(state) } else { bad(state) }])
             .collect();
-        text += &format!("\n{}", table(["FILE", "STATE"], &rows));
+        text += &format!("\n{}", table(&["FILE", "STATE"], &rows));
         data["files"] = files.iter().map(|(path, state)| json!({ "file": path, "state": state })).collect();
         problems.extend(files.iter().filter(|(_, state)| *state != "ok").map(|(path, state)| {
             Problem::new(state, format!("{path} is {state}")).hint(match *state {
@@ -41,13 +42,25 @@ pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome,
     if options.offline {
         return Ok(outcome);
     }
-    let missing = global.caller().await?.exists(scripts).await?.iter().filter(|present| !**present).count();
-    let node = global.node().unwrap_or_default();
-    outcome.data["missing_on_server"] = missing.into();
-    if missing > 0 {
-        return Ok(scripts_missing(outcome, missing, &node));
+    let servers = global.servers().await?;
+    let mut answers = global.on_each(servers, move |caller| async move { caller.exists(scripts).await }).await;
+    if let Some(failure) = failure_of_all(&mut answers) {
+        return Err(failure);
     }
-    outcome.text.extend(format!("all of them are on {node}\n").bytes());
+    let lacking: Vec<_> = answers
+        .iter()
+        .filter_map(|answer| Some((answer.server.address.clone(), answer.outcome.as_ref().ok()?)))
+        .map(|(node, present)| (node, present.iter().filter(|present| !**present).count()))
+        .filter(|(_, missing)| *missing > 0)
+        .collect();
+    outcome.data["missing_on_server"] = lacking.iter().map(|(_, missing)| missing).sum::<usize>().into();
+    let silent: Vec<_> = answers.iter().filter_map(Answer::problem).collect();
+    if !lacking.is_empty() || !silent.is_empty() {
+        let outcome = silent.into_iter().fold(outcome, Outcome::problem);
+        return Ok(scripts_missing(outcome, &lacking));
+    }
+    let nodes: Vec<_> = answers.iter().map(|answer| answer.server.address.as_str()).collect();
+    outcome.text.extend(format!("all of them are on {}\n", named(&nodes)).bytes());
     Ok(outcome)
 }
 

@@ -1,0 +1,114 @@
+//! All servers of the endpoint at once, each with a deadline of its own.
+
+use std::{
+    io::{self, IsTerminal},
+    sync::Arc,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use redlatch::{
+    Error,
+    call::{Caller, Server},
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    duration::show,
+    opt::{Format, Global},
+    outcome::{Cause, Failure, Problem},
+};
+
+/// From how many servers on progress is shown.
+const MANY: usize = 4;
+
+/// What one server answered.
+pub struct Answer<T> {
+    /// The server.
+    pub server: Server,
+    /// What it answered, or why it did not.
+    pub outcome: Result<T, Failure>,
+}
+
+impl Global {
+    /// Every server that is known now.
+    pub async fn servers(&self) -> Result<Vec<Server>, Failure> {
+        Ok(self.caller().await?.servers().await?)
+    }
+
+    /// Does `work` on each of `servers`, all at the same time, each for at most the timeout; answers are in the order
+    /// of the servers.
+    pub async fn on_each<T, F>(
+        &self,
+        servers: Vec<Server>,
+        work: impl Fn(Caller) -> F + Send + Sync + 'static,
+    ) -> Vec<Answer<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let progress = self.progress(servers.len());
+        let (timeout, work) = (self.timeout, Arc::new(work));
+        let mut asked: JoinSet<_> = servers
+            .into_iter()
+            .enumerate()
+            .map(|(number, server)| {
+                let work = Arc::clone(&work);
+                async move {
+                    let asked = async { work(Caller::connect(&server.endpoint, timeout, true, |_| {}).await?).await };
+                    let outcome = match tokio::time::timeout(timeout, asked).await {
+                        Ok(outcome) => outcome.map_err(Failure::from),
+                        Err(_) => Err(Failure::new(
+                            Cause::Unavailable,
+                            format!("no answer within {}", show(timeout)),
+                        )),
+                    };
+                    (number, Answer { server, outcome })
+                }
+            })
+            .collect();
+        let mut answers = Vec::new();
+        while let Some(answer) = asked.join_next().await {
+            progress.inc(1);
+            answers.extend(answer);
+        }
+        progress.finish_and_clear();
+        answers.sort_by_key(|(number, _)| *number);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    fn progress(&self, servers: usize) -> ProgressBar {
+        if servers < MANY || self.quiet || self.format != Format::Human || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::with_draw_target(Some(servers as u64), ProgressDrawTarget::stderr());
+        bar.with_style(ProgressStyle::with_template("{bar:30} {pos} of {len} servers").unwrap_or(ProgressStyle::default_bar()))
+    }
+}
+
+impl<T> Answer<T> {
+    /// What went wrong, as a problem of this server.
+    pub fn problem(&self) -> Option<Problem> {
+        let failure = self.outcome.as_ref().err()?;
+        Some(Problem { node: Some(self.server.address.clone()), ..failure.problem.clone() })
+    }
+}
+
+/// The failure that stands for all, when no server did its work.
+pub fn failure_of_all<T>(answers: &mut Vec<Answer<T>>) -> Option<Failure> {
+    if answers.iter().any(|answer| answer.outcome.is_ok()) {
+        return None;
+    }
+    answers.drain(..).find_map(|answer| {
+        let mut failure = answer.outcome.err()?;
+        failure.problem.node = Some(answer.server.address);
+        Some(failure)
+    })
+}
+
+/// `all 8 scripts are on …`: one server by its address, more by their number.
+pub fn named(servers: &[&str]) -> String {
+    match servers {
+        [one] => (*one).to_owned(),
+        many => format!("{} servers", many.len()),
+    }
+}
