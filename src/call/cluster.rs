@@ -152,8 +152,7 @@ impl Cluster {
         if before != owners {
             tracing::info!(?owners, "the owners of the cluster's slots are others now");
         }
-        *lock(&self.0.members.addresses) =
-            owners.iter().filter_map(|owner| self.0.endpoint.address(owner)).collect();
+        *lock(&self.0.members.addresses) = owners.iter().filter_map(|owner| self.0.endpoint.address(owner)).collect();
         lock(&self.0.nodes).retain(|address, _| owners.contains(address));
     }
 
@@ -242,9 +241,8 @@ mod tests {
 
     #[test]
     fn a_node_without_host_is_where_the_answer_came_from() {
-        let range = |first, last, nodes: Vec<Value>| {
-            Value::Array([vec![Value::Int(first), Value::Int(last)], nodes].concat())
-        };
+        let range =
+            |first, last, nodes: Vec<Value>| Value::Array([vec![Value::Int(first), Value::Int(last)], nodes].concat());
         let reply = Value::Array(vec![
             range(0, 99, vec![node(text(""), 7000), node(text("b"), 7001)]),
             range(100, 16383, vec![node(Value::Nil, 7002), node(text("b"), 7001)]),

@@ -57,7 +57,9 @@ impl Endpoint {
     pub fn parse(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").ok_or_else(not_understood)?;
         if rest.contains('#') {
-            return Err(Error::invalid("the URL has a #, but certificates are always checked; name the authority instead"));
+            return Err(Error::invalid(
+                "the URL has a #, but certificates are always checked; name the authority instead",
+            ));
         }
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         match (base, kind) {
@@ -137,8 +139,7 @@ impl Endpoint {
     ///
     /// As [`tls_ca`](Self::tls_ca).
     pub fn tls_cert(mut self, cert: &[u8], key: &[u8]) -> Result<Self, Error> {
-        self.certificates.client_tls =
-            Some(ClientTlsConfig { client_cert: cert.to_vec(), client_key: key.to_vec() });
+        self.certificates.client_tls = Some(ClientTlsConfig { client_cert: cert.to_vec(), client_key: key.to_vec() });
         self.checked("the certificate or its key")
     }
 
@@ -167,9 +168,9 @@ impl Endpoint {
         }
     }
 
-    /// Whether a message that comes after a reply was sent after it: in a cluster it may come by way of another server.
-    pub(crate) fn messages_are_in_order(&self) -> bool {
-        !matches!(self.topology, Topology::Cluster { .. })
+    /// Whether it is a cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster { .. })
     }
 
     /// The same login for one server of this endpoint, given as `HOST:PORT`.
@@ -200,7 +201,11 @@ impl Endpoint {
     }
 
     /// What connects to the sentinel at `address`.
-    pub(super) fn sentinel_client(&self, address: ConnectionAddr, login: &RedisConnectionInfo) -> RedisResult<redis::Client> {
+    pub(super) fn sentinel_client(
+        &self,
+        address: ConnectionAddr,
+        login: &RedisConnectionInfo,
+    ) -> RedisResult<redis::Client> {
         self.open(address, login.clone())
     }
 
@@ -220,9 +225,8 @@ impl Endpoint {
 /// Without user and password.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |addresses: &[ConnectionAddr]| {
-            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-        };
+        let list =
+            |addresses: &[ConnectionAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         match &self.topology {
             Topology::Single(address) => address.fmt(f),
             Topology::Sentinel { sentinels, primary, .. } => {
@@ -315,7 +319,8 @@ mod tests {
 
     #[test]
     fn the_login_of_the_servers_is_not_that_of_the_sentinels() {
-        let endpoint = Endpoint::parse("redis+sentinel://u:p%40ss@a/orders/2?sentinel_user=w&sentinel_password=x").unwrap();
+        let endpoint =
+            Endpoint::parse("redis+sentinel://u:p%40ss@a/orders/2?sentinel_user=w&sentinel_password=x").unwrap();
         assert_eq!(endpoint.settings.username(), Some("u"));
         assert_eq!(endpoint.settings.password(), Some("p@ss"));
         assert_eq!(endpoint.settings.db(), 2);

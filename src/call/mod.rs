@@ -207,7 +207,16 @@ impl Caller {
     ///
     /// As [`run`](Self::run).
     pub async fn command(&self, command: &Cmd, what: impl Fn() -> String) -> Result<Value, Error> {
-        let node = self.node_of(b"", &what).await?;
+        self.command_on(b"", command, what).await
+    }
+
+    /// Sends one command to the server that has `key`, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub async fn command_on(&self, key: &[u8], command: &Cmd, what: impl Fn() -> String) -> Result<Value, Error> {
+        let node = self.node_of(key, &what).await?;
         node.command(command, what).await.map_err(|error| self.weighed(&node, error))
     }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisConnectionInfo, RedisError,
-    RedisResult, Value, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisConnectionInfo,
+    RedisError, RedisResult, Value, aio::MultiplexedConnection,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -80,7 +80,10 @@ impl Sentinels {
         while let Some(answer) = answers.join_next().await {
             match read::<Vec<HashMap<String, String>>>(answer) {
                 Ok(replicas) => {
-                    return Ok(replicas.iter().filter_map(|it| Some(format!("{}:{}", it.get("ip")?, it.get("port")?))).collect());
+                    return Ok(replicas
+                        .iter()
+                        .filter_map(|it| Some(format!("{}:{}", it.get("ip")?, it.get("port")?)))
+                        .collect());
                 }
                 Err(error) => trouble = Some(error),
             }
@@ -96,7 +99,8 @@ impl Sentinels {
                 let (command, limit) = (command.clone(), self.limit);
                 async move {
                     let asked = async {
-                        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+                        let config =
+                            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
                         let mut redis = client?.get_multiplexed_async_connection_with_config(&config).await?;
                         command.query_async(&mut redis).await
                     };
@@ -132,7 +136,8 @@ impl Sentinels {
             let mut subscribed = false;
             while alive().is_some() {
                 // A connection that broke is made again, with its subscription.
-                let outcome = if subscribed { listener.live().await.map(|_| ()) } else { listener.subscribe(SWITCHES).await };
+                let outcome =
+                    if subscribed { listener.live().await.map(|_| ()) } else { listener.subscribe(SWITCHES).await };
                 match outcome {
                     Ok(()) => subscribed = true,
                     Err(error) => tracing::debug!(%error, "no sentinel can be listened to"),

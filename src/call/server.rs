@@ -86,8 +86,7 @@ impl Caller {
         }
         let replicas: Vec<(String, String, String)> =
             fields.into_iter().nth(2).and_then(|list| redis::from_redis_value(list).ok()).unwrap_or_default();
-        let replicas =
-            replicas.iter().map(|(host, port, _)| self.server(&format!("{host}:{port}"), Role::Replica));
+        let replicas = replicas.iter().map(|(host, port, _)| self.server(&format!("{host}:{port}"), Role::Replica));
         std::iter::once(Ok(own(Role::Primary))).chain(replicas).collect()
     }
 }

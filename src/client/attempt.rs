@@ -98,7 +98,9 @@ impl<F> Lock<F> {
 
     /// A fence is the server's time of its grant, unless that clock had stepped back.
     fn measure_hand_off(&self, wake: &Wake) {
-        let (Wake::Granted { fence, .. }, Some(now_us)) = (wake, self.client.server_clock(&self.target.key).at(clock::now())) else {
+        let (Wake::Granted { fence, .. }, Some(now_us)) =
+            (wake, self.client.server_clock(&self.target.key).at(clock::now()))
+        else {
             return;
         };
         if fence.get().abs_diff(now_us) < 60_000_000 {
@@ -147,7 +149,7 @@ impl<F> Lock<F> {
                     retention: settings.retention,
                     label: &settings.label,
                     inbox: inbox.unwrap_or_default(),
-                    inbox_here: inbox.is_some() && caller.endpoint().messages_are_in_order(),
+                    inbox_here: inbox.is_some() && !caller.endpoint().is_cluster(),
                 },
             )
             .await?;

@@ -10,7 +10,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Client, Shared, abandon, inbox::Inbox, keeper, keeper::Keeper};
-use crate::{Error, Namespace, call::{Caller, Endpoint}, clock, protocol::ServerClock};
+use crate::{
+    Error, Namespace,
+    call::{Caller, Endpoint},
+    clock,
+    protocol::ServerClock,
+};
 
 /// Settings of a [`Client`].
 #[derive(Clone, Debug)]
@@ -140,7 +145,7 @@ impl ClientBuilder {
         }
         let namespace = Namespace::new(&self.namespace)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let inbox = Inbox::new(format!("{}:inbox:{id}", self.namespace), endpoint.messages_are_in_order());
+        let inbox = Inbox::new(format!("{}:inbox:{id}", self.namespace), !endpoint.is_cluster());
         let caller = Caller::connect(endpoint, self.timeout, self.strict, {
             let inbox = inbox.clone();
             move |push| inbox.receive(push)

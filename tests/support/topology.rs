@@ -99,7 +99,8 @@ fn spawn(folder: &TempDir, mode: Mode, port: u16, options: &[String]) -> Child {
     let mut command = Command::new("redis-server");
     match mode {
         Mode::Server => {
-            let own = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--enable-debug-command", "yes"];
+            let own =
+                ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--enable-debug-command", "yes"];
             command.args(own).args(options);
         }
         Mode::Sentinel => {
@@ -144,8 +145,7 @@ impl Replicated {
         let primary = Member::start(&[&quick, options].concat());
         let port = primary.port.to_string();
         let follow = ["--replicaof", "127.0.0.1", &port];
-        let replicas: Vec<_> =
-            (0..replicas).map(|_| Member::start(&[&quick[..], options, &follow].concat())).collect();
+        let replicas: Vec<_> = (0..replicas).map(|_| Member::start(&[&quick[..], options, &follow].concat())).collect();
         let servers = Self { primary, replicas };
         servers.wait();
         servers
@@ -182,8 +182,7 @@ impl Watched {
              sentinel failover-timeout {WATCHED} 5000\n",
             primary.port
         );
-        let sentinels: Vec<_> =
-            (0..3).map(|_| Member::start_as(Mode::Sentinel, free_port(), &[&settings])).collect();
+        let sentinels: Vec<_> = (0..3).map(|_| Member::start_as(Mode::Sentinel, free_port(), &[&settings])).collect();
         let servers = std::iter::once(primary).chain(replicas).collect();
         let watched = Self { servers, sentinels };
         for sentinel in &watched.sentinels {
@@ -203,8 +202,7 @@ impl Watched {
 
     /// Where the primary is, as the sentinels say.
     pub fn primary(&self) -> usize {
-        let (_, port): (String, u16) =
-            self.sentinels[0].raw().must(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", WATCHED]);
+        let (_, port): (String, u16) = self.sentinels[0].raw().must(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", WATCHED]);
         self.servers.iter().position(|server| server.port == port).expect("it is one of ours")
     }
 
@@ -262,10 +260,7 @@ impl Cluster {
     /// The member that owns the slot of `key`.
     pub fn owner(&self, key: &str) -> usize {
         let slot: u16 = self.members[0].raw().must(&["CLUSTER", "KEYSLOT", key]);
-        self.members
-            .iter()
-            .position(|member| member.is_primary() && member.owns(slot))
-            .expect("somebody owns the slot")
+        self.members.iter().position(|member| member.is_primary() && member.owns(slot)).expect("somebody owns the slot")
     }
 }
 

@@ -36,11 +36,14 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `command`, by way of [`exec`](crate::exec) and from the thread that lives as long as this program, with `environment` set last. It has our stdin, stdout and stderr; when we are in the
+    /// Starts `command`, by way of [`exec`](crate::exec) and from the thread that lives as long as this program, with `environment` set last and without the file descriptor `close`. It has our stdin, stdout and stderr; when we are in the
     /// foreground of a terminal, it is from now on.
-    pub fn spawn(command: &[OsString], environment: [(&str, &OsStr); 2]) -> io::Result<Self> {
+    pub fn spawn(command: &[OsString], environment: [(&str, &OsStr); 2], close: Option<i32>) -> io::Result<Self> {
+        let close = close.map(|descriptor| format!("--close={descriptor}"));
         let process = Command::new("/proc/self/exe")
-            .args(["exec", &std::process::id().to_string(), "--"])
+            .args(["exec", &std::process::id().to_string()])
+            .args(close)
+            .arg("--")
             .args(command)
             .envs(environment)
             .process_group(0)
@@ -51,6 +54,11 @@ impl Child {
         let mut child = Self { process, group, stops: None };
         child.give_terminal();
         Ok(child)
+    }
+
+    /// Process id of the command.
+    pub fn pid(&self) -> i32 {
+        self.group.as_raw()
     }
 
     /// Waits until the command itself has ended. Can be dropped and called again.

@@ -22,6 +22,11 @@ pub fn exec(options: &ExecOptions) -> Failure {
     if getppid().as_raw() != options.parent {
         return Failure::new(Cause::Interrupted(9), "the program that holds the lease is gone");
     }
+    if let Some(descriptor) = options.close
+        && let Err(error) = nix::unistd::close(descriptor)
+    {
+        return Failure::new(Cause::Configuration, format!("file descriptor {descriptor} cannot be closed: {error}"));
+    }
     let [program, arguments @ ..] = options.command.as_slice() else {
         return Failure::new(Cause::Usage, "there is no command");
     };

@@ -6,19 +6,23 @@ use redlatch::bundle::{self, Bundle, Script};
 use serde_json::{Value, json};
 
 use crate::{
-    opt::{ExportOptions, Form},
+    opt::{AclPrintOptions, ExportOptions, Form, Global, Role},
     outcome::{Failure, Outcome, Problem, Verdict},
     scripts::contract,
 };
 
 /// Writes the artefact, or compares a file with it.
-pub fn export(options: &ExportOptions) -> Result<Outcome, Failure> {
+pub fn export(options: &ExportOptions, global: &Global) -> Result<Outcome, Failure> {
     let bundle = bundle::embedded().map_err(redlatch::Error::from)?;
     let artefact = match options.form {
         Form::Lua => lua(bundle),
         Form::Json => json_text(bundle),
         Form::Sha1sums => sha1sums(bundle),
         Form::RedisCli => redis_cli(bundle),
+        Form::Acl => {
+            let caller = AclPrintOptions { role: Role::Caller, plain: Vec::new() };
+            caller.wanted(global)?.rules()?.join(" ") + "\n"
+        }
     };
     let Some(path) = &options.out else {
         let data = json!({ "content": artefact });

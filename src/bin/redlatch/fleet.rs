@@ -57,10 +57,7 @@ impl Global {
                     let asked = async { work(Caller::connect(&server.endpoint, timeout, true, |_| {}).await?).await };
                     let outcome = match tokio::time::timeout(timeout, asked).await {
                         Ok(outcome) => outcome.map_err(Failure::from),
-                        Err(_) => Err(Failure::new(
-                            Cause::Unavailable,
-                            format!("no answer within {}", show(timeout)),
-                        )),
+                        Err(_) => Err(Failure::new(Cause::Unavailable, format!("no answer within {}", show(timeout)))),
                     };
                     (number, Answer { server, outcome })
                 }
@@ -81,15 +78,21 @@ impl Global {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::with_draw_target(Some(servers as u64), ProgressDrawTarget::stderr());
-        bar.with_style(ProgressStyle::with_template("{bar:30} {pos} of {len} servers").unwrap_or(ProgressStyle::default_bar()))
+        bar.with_style(
+            ProgressStyle::with_template("{bar:30} {pos} of {len} servers").unwrap_or(ProgressStyle::default_bar()),
+        )
     }
 }
 
 impl<T> Answer<T> {
     /// What went wrong, as a problem of this server.
     pub fn problem(&self) -> Option<Problem> {
-        let failure = self.outcome.as_ref().err()?;
-        Some(Problem { node: Some(self.server.address.clone()), ..failure.problem.clone() })
+        let Problem { code, message, hint, .. } = self.outcome.as_ref().err()?.problem.clone();
+        let node = self.server.address.clone();
+        let message = if message.contains(&node) { message } else { format!("{node}: {message}") };
+        // Which servers are meant is known: this one is one of several.
+        let hint = hint.filter(|_| code != Cause::Unavailable.word());
+        Some(Problem { code, node: Some(node), message, hint })
     }
 }
 

@@ -73,9 +73,8 @@ impl Health {
 
     /// Answers on `address` from a thread of its own. Returns the address, whose port may have been chosen.
     pub fn serve(&self, address: &str) -> Result<SocketAddr, Failure> {
-        let failed = |why: String| {
-            Failure::new(Cause::Configuration, format!("--metrics-addr {address} cannot be used: {why}"))
-        };
+        let failed =
+            |why: String| Failure::new(Cause::Configuration, format!("--metrics-addr {address} cannot be used: {why}"));
         let server = Server::http(address).map_err(|error| failed(error.to_string()))?;
         let bound = server.server_addr().to_ip().ok_or_else(|| failed("it is not an address".to_owned()))?;
         let health = self.clone();
@@ -132,7 +131,12 @@ impl Health {
         };
         let one = |value: String| std::iter::once(format!(" {value}"));
         family("watch_rounds_total", "counter", "Looks at all servers.", &mut one(state.rounds.to_string()));
-        family("watch_loaded_total", "counter", "Scripts that were missing and loaded.", &mut one(state.loaded.to_string()));
+        family(
+            "watch_loaded_total",
+            "counter",
+            "Scripts that were missing and loaded.",
+            &mut one(state.loaded.to_string()),
+        );
         let age = state.last.map_or(f64::NAN, |last| last.elapsed().as_secs_f64());
         family("watch_last_round_age_seconds", "gauge", "Time since the last look ended.", &mut one(age.to_string()));
         let gap = state.longest_gap.as_secs_f64();

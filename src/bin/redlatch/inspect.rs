@@ -2,20 +2,71 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use redlatch::call::Inspect;
-use serde_json::json;
+use redlatch::{
+    Name,
+    call::{Caller, Inspect},
+};
+use serde_json::{Value, json};
 
 use crate::{
     duration::{millis, show},
     opt::{Global, InspectOptions},
     outcome::{Failure, Outcome, Verdict},
-    output::{escaped, good, table},
+    output::{escaped, good, table, tell},
+    signals::Signals,
 };
+
+/// How often `--follow` looks.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Asks only; works on replicas too.
 pub async fn inspect(options: &InspectOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, key) = global.key_of(&options.name)?;
-    let lock = global.healing_caller().await?.inspect(&key, options.waiters).await?;
+    let caller = global.healing_caller().await?;
+    if options.follow {
+        return follow(options, global, &name, &key, &caller).await;
+    }
+    Ok(outcome(&name, &caller.inspect(&key, options.waiters).await?))
+}
+
+/// Shows the lock whenever it has changed, until a signal comes. A server that does not answer for a while is waited for.
+async fn follow(
+    options: &InspectOptions,
+    global: &Global,
+    name: &Name,
+    key: &[u8],
+    caller: &Caller,
+) -> Result<Outcome, Failure> {
+    let mut signals = Signals::listen()?;
+    let mut shown = None;
+    loop {
+        let looked = tokio::select! {
+            looked = caller.inspect(key, options.waiters) => looked,
+            _ = signals.next() => break,
+        };
+        match looked {
+            Ok(lock) => {
+                let tickets: Vec<_> = lock.waiters.iter().map(|place| place.ticket).collect();
+                let state = Some((lock.held, lock.fence, tickets));
+                if shown != state {
+                    let Outcome { text, data, .. } = outcome(name, &lock);
+                    let gap = if shown.is_some() { "\n" } else { "" };
+                    tell(global, &format!("{gap}{}", String::from_utf8_lossy(&text).trim_end()), &data);
+                    shown = state;
+                }
+            }
+            Err(error) if error.is_retryable() => tracing::warn!(%error, "the lock cannot be seen"),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = signals.next() => break,
+        }
+    }
+    Ok(Outcome::new("", Value::Null))
+}
+
+fn outcome(name: &Name, lock: &Inspect) -> Outcome {
     let title = escaped(name.as_bytes());
     let waiters: Vec<_> = lock
         .waiters
@@ -38,7 +89,7 @@ pub async fn inspect(options: &InspectOptions, global: &Global) -> Result<Outcom
         "waiters": waiters,
     });
     let verdict = if lock.held { Verdict::Fine } else { Verdict::Different };
-    Ok(Outcome::new(view(&title, &lock), data).verdict(verdict))
+    Outcome::new(view(&title, lock), data).verdict(verdict)
 }
 
 fn view(title: &str, lock: &Inspect) -> String {

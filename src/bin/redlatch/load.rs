@@ -50,11 +50,7 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
 }
 
 /// Loads what `caller`'s server lacks, or says only what that is.
-pub async fn load_missing(
-    caller: Caller,
-    scripts: &'static [Script],
-    dry_run: bool,
-) -> Result<Vec<State>, Error> {
+pub async fn load_missing(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Vec<State>, Error> {
     let mut states = Vec::new();
     for (script, present) in scripts.iter().zip(caller.exists(scripts).await?) {
         states.push(match (present, dry_run) {
@@ -96,11 +92,7 @@ fn view(scripts: &[Script], answers: &[Answer<Vec<State>>]) -> String {
 }
 
 /// Scripts by servers, which have numbers when there is more than one.
-pub fn matrix<S: Iterator<Item = String>>(
-    scripts: &[Script],
-    servers: usize,
-    states: impl Fn(usize) -> S,
-) -> String {
+pub fn matrix<S: Iterator<Item = String>>(scripts: &[Script], servers: usize, states: impl Fn(usize) -> S) -> String {
     let mut head = vec!["SCRIPT".to_owned(), "DIGEST".to_owned()];
     match servers {
         1 => head.push("STATE".to_owned()),

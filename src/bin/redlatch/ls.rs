@@ -9,7 +9,7 @@ use crate::{
     duration::{millis, show},
     opt::{Global, LsOptions},
     outcome::{Cause, Failure, Outcome},
-    output::{escaped, table},
+    output::{escaped, pattern_of, table},
 };
 
 /// How many keys the server looks at in one step.
@@ -73,13 +73,7 @@ fn list_is_empty(outcome: &Outcome) -> bool {
 
 /// Every key that begins with `prefix` and goes on as `pattern` says, each once, in order.
 async fn keys(caller: &Caller, prefix: &[u8], pattern: &[u8]) -> Result<BTreeSet<Vec<u8>>, Failure> {
-    let mut matching = Vec::new();
-    for &byte in prefix {
-        if b"*?[]\\".contains(&byte) {
-            matching.push(b'\\');
-        }
-        matching.push(byte);
-    }
+    let mut matching = pattern_of(prefix).into_bytes();
     matching.extend_from_slice(pattern);
     let mut keys = BTreeSet::new();
     let mut cursor = "0".to_owned();

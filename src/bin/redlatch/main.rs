@@ -1,9 +1,12 @@
 //! The `redlatch` command line: deploys the scripts, runs commands under a lock, shows who holds what.
 
+mod acl;
 mod acquire;
+mod bench;
 mod child;
 mod completions;
 mod demo;
+mod doctor;
 mod duration;
 mod exec;
 mod export;
@@ -12,6 +15,7 @@ mod fleet;
 mod force_release;
 mod health;
 mod inspect;
+mod journal;
 mod load;
 mod ls;
 mod man;
@@ -20,6 +24,7 @@ mod outcome;
 mod output;
 mod owner_file;
 mod release;
+mod rights;
 mod run;
 mod scripts;
 mod server;
@@ -113,7 +118,10 @@ async fn perform(options: &Options) -> Result<Outcome, Failure> {
         Verb::Verify(options) => verify::verify(options, global).await,
         Verb::Scripts => scripts::scripts(),
         Verb::Show(options) => show::show(options),
-        Verb::Export(options) => export::export(options),
+        Verb::Acl(verb) => acl::acl(verb, global).await,
+        Verb::Doctor(options) => doctor::doctor(options, global).await,
+        Verb::Bench(options) => bench::bench(options, global).await,
+        Verb::Export(options) => export::export(options, global),
         Verb::Run(options) => run::run(options, global).await,
         Verb::Exec(options) => Err(exec::exec(options)),
         Verb::Acquire(options) => acquire::acquire(options, global).await,
@@ -137,6 +145,9 @@ impl Verb {
             Self::Verify(_) => "verify",
             Self::Scripts => "scripts",
             Self::Show(_) => "show",
+            Self::Acl(_) => "acl",
+            Self::Doctor(_) => "doctor",
+            Self::Bench(_) => "bench",
             Self::Export(_) => "export",
             Self::Run(_) => "run",
             Self::Exec(_) => "exec",

@@ -122,6 +122,18 @@ pub enum Verb {
     Scripts,
     /// Show one script: its contract, its bytes or its digest
     Show(ShowOptions),
+    /// The least rights that a user of the server needs
+    #[command(subcommand)]
+    Acl(AclVerb),
+    /// Look for what endangers locks on the servers, and say what to do about it
+    ///
+    /// Changes nothing. What the user may not see is unknown, which is not a failure. Exit code 1 when something is
+    /// wrong, with --strict also when something could be better.
+    Doctor(DoctorOptions),
+    /// Measure acquire and release on the servers, beside the least that any lock costs
+    ///
+    /// Keys are those of a namespace of their own and are gone a minute later.
+    Bench(BenchOptions),
     /// Write the bundle in the form that another caller reads
     Export(ExportOptions),
     /// Run a command while holding a lease
@@ -203,6 +215,77 @@ pub struct VerifyOptions {
     pub dir: Option<PathBuf>,
 }
 
+/// What to do with rights.
+#[derive(Subcommand)]
+pub enum AclVerb {
+    /// Print rules for ACL SETUSER: redis-cli ACL SETUSER app on '>password' $(redlatch acl print caller)
+    Print(AclPrintOptions),
+    /// Ask the servers whether a user has the rights, with ACL DRYRUN (Redis 7.0)
+    Check(AclCheckOptions),
+}
+
+/// Options of `acl print`.
+#[derive(Args)]
+pub struct AclPrintOptions {
+    /// What the user does
+    #[arg(default_value = "caller")]
+    pub role: Role,
+    /// Keys of plain locks, with * ? and [] as in Redis; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub plain: Vec<String>,
+}
+
+/// Options of `acl check`.
+#[derive(Args)]
+pub struct AclCheckOptions {
+    /// The user
+    pub user: String,
+    /// What it is to be able to do.
+    #[command(flatten)]
+    pub grants: AclPrintOptions,
+}
+
+/// What a user of the server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Takes locks, and loads scripts where they are missing.
+    Caller,
+    /// Runs load, status, verify, acl and doctor.
+    Deployer,
+    /// Takes locks, and can neither load nor write scripts: `load --watch` has to keep them there.
+    Strict,
+}
+
+/// Options of `doctor`.
+#[derive(Args)]
+pub struct DoctorOptions {
+    /// Also fail on what could be better
+    #[arg(long)]
+    pub strict: bool,
+    /// Whose rights to check [default: the user that is logged in]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+}
+
+/// Options of `bench`.
+#[derive(Args)]
+pub struct BenchOptions {
+    /// How many tasks take locks at the same time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: u32,
+    /// How many locks they share [default: as many as clients, so that nobody waits]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub locks: Option<u32>,
+    /// How long each lease is held
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_or_zero, allow_hyphen_values = true,
+        default_value = "0s")]
+    pub hold: Duration,
+    /// How long each part of the measurement takes
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = "3s")]
+    pub duration: Duration,
+}
+
 /// Options of `show`.
 #[derive(Args)]
 pub struct ShowOptions {
@@ -242,6 +325,8 @@ pub enum Form {
     Sha1sums,
     /// Commands for `redis-cli`, which loads all scripts when it reads them from stdin.
     RedisCli,
+    /// Rules for ACL SETUSER, for a caller that loads what is missing.
+    Acl,
 }
 
 /// Options of `run`.
@@ -274,6 +359,9 @@ pub struct RunOptions {
     /// What happens to the command when the lease cannot be kept
     #[arg(long, value_name = "WHAT", default_value = "kill")]
     pub on_lost: OnLost,
+    /// Write what happens to this file descriptor, one JSON object a line: acquired, lost, stopped, exited, released
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(1..))]
+    pub status_fd: Option<i32>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -284,6 +372,9 @@ pub struct RunOptions {
 pub struct ExecOptions {
     /// The process without which the command must not run
     pub parent: i32,
+    /// A file descriptor that is not the command's
+    #[arg(long)]
+    pub close: Option<i32>,
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
@@ -344,6 +435,9 @@ pub struct ReleaseOptions {
 pub struct InspectOptions {
     /// What is protected: 1 to 512 bytes
     pub name: OsString,
+    /// Show it again whenever holder or waiters have changed, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
     /// How many waiters to show
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub waiters: u32,
@@ -399,4 +493,15 @@ pub struct DemoOptions {
     /// How many pieces there are; may be given several times
     #[arg(long, value_name = "N", default_values_t = [1, 50], value_parser = clap::value_parser!(u32).range(1..))]
     pub stock: Vec<u32>,
+}
+
+impl Role {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Deployer => "deployer",
+            Self::Strict => "strict",
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// What is wrong although the verb did its work.
     pub problems: Vec<Problem>,
+    /// Whether the text tells people of the problems already.
+    pub problems_shown: bool,
 }
 
 /// What the exit code of an answer says.
@@ -89,7 +91,15 @@ pub enum Cause {
 impl Outcome {
     /// An answer that is fine, with `text` for people and `data` for programs.
     pub fn new(text: impl Into<Vec<u8>>, data: Value) -> Self {
-        Self { verdict: Verdict::Fine, data, rows: None, text: text.into(), notes: Vec::new(), problems: Vec::new() }
+        Self {
+            verdict: Verdict::Fine,
+            data,
+            rows: None,
+            text: text.into(),
+            notes: Vec::new(),
+            problems: Vec::new(),
+            problems_shown: false,
+        }
     }
 
     /// The same with another verdict.
@@ -146,7 +156,7 @@ impl Failure {
 
 impl Cause {
     /// The word for programs.
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Usage => "usage",
             Self::Bundle => "bundle",

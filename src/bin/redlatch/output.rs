@@ -51,10 +51,15 @@ pub fn print(
             if !global.quiet {
                 outcome.notes.iter().for_each(|note| say(note));
             }
-            outcome.problems.iter().for_each(complain);
+            if !outcome.problems_shown {
+                outcome.problems.iter().for_each(complain);
+            }
         }
         (Format::Human, Err(failure)) => complain(&failure.problem),
         (Format::Jsonl, Ok(outcome)) if outcome.problems.is_empty() => {
+            if outcome.data.is_null() {
+                return out.flush();
+            }
             let rows = outcome.rows.and_then(|rows| outcome.data.get(rows)?.as_array());
             for row in rows.map_or(std::slice::from_ref(&outcome.data), Vec::as_slice) {
                 writeln!(out, "{row}")?;
@@ -82,8 +87,14 @@ fn object(command: &str, result: &Result<Outcome, Failure>, exit_code: u8) -> Va
     })
 }
 
-/// One line of data at once: for verbs that tell what happens while they run. Whoever reads may have seen enough.
-pub fn event(line: &str) {
+/// Tells on stdout what happened, at once: for verbs that stay. One JSON object alone is for their end. Whoever reads may
+/// have seen enough.
+pub fn tell(global: &Global, text: &str, event: &Value) {
+    let line = match global.format {
+        Format::Human => text.to_owned(),
+        Format::Jsonl => event.to_string(),
+        Format::Json => return,
+    };
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
@@ -113,9 +124,10 @@ pub fn table<H: AsRef<str>, R: AsRef<[String]>>(head: &[H], rows: &[R]) -> Strin
         })
         .collect();
     let line = |cell: &dyn Fn(usize) -> String| {
-        let cells = widths.iter().enumerate().map(|(column, width)| {
-            pad_str(&cell(column), *width, Alignment::Left, None).into_owned()
-        });
+        let cells = widths
+            .iter()
+            .enumerate()
+            .map(|(column, width)| pad_str(&cell(column), *width, Alignment::Left, None).into_owned());
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     let body = rows.iter().map(|row| line(&|column| cell(row, column)));
@@ -141,4 +153,16 @@ pub fn escaped(bytes: &[u8]) -> String {
         }
         Err(_) => bytes.escape_ascii().to_string(),
     }
+}
+
+/// A pattern that matches `bytes` and nothing else, as Redis writes patterns.
+pub fn pattern_of(bytes: &[u8]) -> String {
+    let mut pattern = String::new();
+    for character in String::from_utf8_lossy(bytes).chars() {
+        if "*?[]\\".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
 }

@@ -11,6 +11,7 @@ use crate::{
     child::{Child, ended},
     duration::show,
     exec::not_started,
+    journal::Journal,
     opt::{Global, OnLost, RunOptions},
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{escaped, say},
@@ -45,6 +46,7 @@ enum End {
 pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, _) = global.key_of(&options.name)?;
     let reserve = Reserve::of(options)?;
+    let mut journal = Journal::open(options.status_fd)?;
     let mut signals = Signals::listen()?;
     let client = tokio::select! {
         client = global.client(options.ttl) => client?,
@@ -56,7 +58,7 @@ pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failu
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
     let outcome = match attempt {
-        Ok(Attempt::Granted(lease)) => hold(options, global, lease, reserve, &mut signals).await,
+        Ok(Attempt::Granted(lease)) => hold(options, global, lease, reserve, &mut signals, &mut journal).await,
         Ok(Attempt::Held(held)) => Ok(held_by_another(&name, held.remaining, options.conflict_exit_code)),
         Err(failure) => Err(failure),
     };
@@ -114,21 +116,30 @@ async fn hold(
     lease: Lease,
     reserve: Reserve,
     signals: &mut Signals,
+    journal: &mut Journal,
 ) -> Result<Outcome, Failure> {
     let fence = lease.fence().to_string();
     let name = lease.name().clone();
     let environment =
         [("REDLATCH_NAME", OsStr::from_bytes(name.as_bytes())), ("REDLATCH_FENCE", OsStr::new(fence.as_str()))];
-    let mut child = match Child::spawn(&options.command, environment) {
+    let mut child = match Child::spawn(&options.command, environment, options.status_fd) {
         Ok(child) => child,
         Err(error) => {
             give_back(lease, signals, global.timeout).await;
             return Err(not_started(&options.command[0], &error));
         }
     };
-    let (end, warned) = supervise(options, &lease, reserve, &mut child, signals).await?;
+    journal
+        .write(&json!({ "event": "acquired", "name": escaped(name.as_bytes()), "fence": fence, "pid": child.pid() }));
+    let (end, warned) = supervise(options, &lease, reserve, &mut child, signals, journal).await?;
     drop(child);
+    journal.write(&end.event());
     let released = give_back(lease, signals, global.timeout).await;
+    journal.write(&match released {
+        None => json!({ "event": "released" }),
+        Some(ErrorKind::Lost) => json!({ "event": "lost" }),
+        Some(_) => json!({ "event": "not_released" }),
+    });
     let outcome = Outcome::new("", end.data(&name, &fence));
     if let Some(message) = end.loss(&name, warned, released) {
         return Ok(outcome.verdict(Verdict::Lost).problem(Problem::new("lost", message)));
@@ -148,12 +159,25 @@ impl End {
         }
     }
 
-    fn data(&self, name: &Name, fence: &str) -> Value {
-        let (code, signal) = match self.verdict() {
+    /// Exit code and signal of the command, when it ended by itself.
+    fn codes(&self) -> (Option<u8>, Option<u8>) {
+        match self.verdict() {
             Verdict::Exited(code) => (Some(code), None),
             Verdict::Signalled(signal) => (None, Some(signal)),
             _ => (None, None),
-        };
+        }
+    }
+
+    fn event(&self) -> Value {
+        let (code, signal) = self.codes();
+        match self {
+            Self::Exited(_) => json!({ "event": "exited", "exit_code": code, "signal": signal }),
+            Self::Stopped => json!({ "event": "stopped" }),
+        }
+    }
+
+    fn data(&self, name: &Name, fence: &str) -> Value {
+        let (code, signal) = self.codes();
         json!({
             "name": escaped(name.as_bytes()),
             "fence": fence,
@@ -188,6 +212,7 @@ async fn supervise(
     reserve: Reserve,
     child: &mut Child,
     signals: &mut Signals,
+    journal: &mut Journal,
 ) -> Result<(End, bool), Failure> {
     let mut warned = false;
     loop {
@@ -205,6 +230,7 @@ async fn supervise(
             }
             () = lease.lost(), if !kill && !warned => {
                 say(&format!("lease of {} is lost, the command goes on without protection", lease.name()));
+                journal.write(&json!({ "event": "lost" }));
                 warned = true;
             }
             status = child.wait() => {

@@ -110,9 +110,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 fn parse(url: &str) -> Result<Endpoint, Failure> {
-    Endpoint::parse(url).map_err(|error| {
-        misconfigured(&error).hint("it comes from --url, REDLATCH_URL or REDIS_URL, in this order")
-    })
+    Endpoint::parse(url)
+        .map_err(|error| misconfigured(&error).hint("it comes from --url, REDLATCH_URL or REDIS_URL, in this order"))
 }
 
 fn misplaced() -> Failure {

@@ -108,9 +108,11 @@ fn callers_of(answers: &[Answer<Report>]) -> String {
     let mut rows = Vec::new();
     for answer in answers {
         match answer.outcome.as_ref().ok().map(|report| &report.callers) {
-            Some(Some(callers)) => rows.extend(callers.iter().map(|(version, count)| {
-                [answer.server.address.clone(), version.clone(), count.to_string()]
-            })),
+            Some(Some(callers)) => rows.extend(
+                callers
+                    .iter()
+                    .map(|(version, count)| [answer.server.address.clone(), version.clone(), count.to_string()]),
+            ),
             Some(None) => rows.push([answer.server.address.clone(), "unknown".to_owned(), "-".to_owned()]),
             None => {}
         }
@@ -153,7 +155,8 @@ impl Report {
     async fn of(caller: Caller, scripts: &[Script], with_callers: bool) -> Result<Self, Error> {
         let present = caller.exists(scripts).await?;
         let info = said(&caller, &["INFO"]).await?.unwrap_or_default();
-        let callers = if with_callers { said(&caller, &["CLIENT", "LIST"]).await?.map(|list| versions(&list)) } else { None };
+        let callers =
+            if with_callers { said(&caller, &["CLIENT", "LIST"]).await?.map(|list| versions(&list)) } else { None };
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let valkey = field("valkey_version");
         Ok(Self {
@@ -186,9 +189,10 @@ pub async fn said(caller: &Caller, words: &[&str]) -> Result<Option<String>, Err
 
 /// Connections of redlatch's callers by version, from the reply of CLIENT LIST: since Redis 7.2 a connection tells the
 /// library that it is of; before that our callers tell it by their name.
-fn versions(list: &str) -> BTreeMap<String, u64> {
+pub fn versions(list: &str) -> BTreeMap<String, u64> {
     let mut versions = BTreeMap::new();
-    for line in list.lines() {
+    // But for the connection that asks.
+    for line in list.lines().filter(|line| !line.contains(" cmd=client|list ")) {
         let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         let by_library = field("lib-name").filter(|library| *library == "redlatch").and(field("lib-ver"));
         if let Some(version) = by_library.or_else(|| field("name")?.strip_prefix("redlatch/")) {

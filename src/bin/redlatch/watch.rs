@@ -7,13 +7,13 @@ use std::{
 };
 
 use redlatch::{Error, bundle, call::Role};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     duration::{millis, show},
     health::{Health, Node},
     load::{State, load_missing},
-    opt::{Format, Global, LoadOptions},
+    opt::{Global, LoadOptions},
     outcome::{Failure, Outcome},
     output::{self, say},
     signals::Signals,
@@ -89,7 +89,14 @@ impl Rounds {
     }
 
     /// A server has all scripts now, `loaded` of them since this round. Returns for how long they can have been missing.
-    fn complete(&mut self, global: &Global, address: &str, role: Role, started: Instant, loaded: usize) -> Option<Duration> {
+    fn complete(
+        &mut self,
+        global: &Global,
+        address: &str,
+        role: Role,
+        started: Instant,
+        loaded: usize,
+    ) -> Option<Duration> {
         let before = self.seen.insert(address.to_owned(), Some(Instant::now()));
         let gap = before.flatten().filter(|_| loaded > 0).map(|at| started.elapsed() + started.duration_since(at));
         let role = role.as_str();
@@ -104,9 +111,13 @@ impl Rounds {
         };
         self.repairs += u64::from(loaded > 0);
         let event = if loaded > 0 { "loaded" } else { "present" };
-        tell(global, &text, &json!({
-            "event": event, "node": address, "role": role, "loaded": loaded, "gap_ms": gap.map(millis),
-        }));
+        output::tell(
+            global,
+            &text,
+            &json!({
+                "event": event, "node": address, "role": role, "loaded": loaded, "gap_ms": gap.map(millis),
+            }),
+        );
         gap
     }
 
@@ -114,18 +125,13 @@ impl Rounds {
         // Said once, not every round.
         if self.seen.insert(address.to_owned(), None) != Some(None) {
             let message = &failure.problem.message;
-            tell(global, &format!("{address}: {message}"), &json!({
-                "event": "unreachable", "node": address, "code": failure.problem.code, "message": message,
-            }));
+            output::tell(
+                global,
+                &format!("{address}: {message}"),
+                &json!({
+                    "event": "unreachable", "node": address, "code": failure.problem.code, "message": message,
+                }),
+            );
         }
-    }
-}
-
-/// One line on stdout: an event is what this verb has to tell. One JSON object alone is for the end.
-fn tell(global: &Global, text: &str, event: &Value) {
-    match global.format {
-        Format::Human => output::event(text),
-        Format::Jsonl => output::event(&event.to_string()),
-        Format::Json => {}
     }
 }

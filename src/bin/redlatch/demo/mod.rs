@@ -4,8 +4,8 @@ mod nginx;
 mod report;
 mod sale;
 
-use redlatch::{Client, call::Endpoint};
 use redlatch::private_server::PrivateServer;
+use redlatch::{Client, call::Endpoint};
 
 use report::{Race, Report};
 use sale::{Sale, Shop};

@@ -49,8 +49,11 @@ impl Shop {
             fields.retain(|_, value| !value.is_null());
         }
         let (stock, orders) = (format!("{namespace}:stock"), format!("{namespace}:orders"));
-        let mut plain =
-            redis::Client::open(info.clone()).map_err(failed)?.get_multiplexed_async_connection().await.map_err(failed)?;
+        let mut plain = redis::Client::open(info.clone())
+            .map_err(failed)?
+            .get_multiplexed_async_connection()
+            .await
+            .map_err(failed)?;
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut plain).await.map_err(failed)?;
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("?").to_owned();
         let settings = json!({
