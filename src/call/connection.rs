@@ -32,6 +32,7 @@ pub(super) struct Connection(Arc<Inner>);
 #[derive(Clone)]
 pub(super) struct Live {
     pub(super) redis: MultiplexedConnection,
+    address: String,
     number: u64,
     /// Commands in a row that got no reply within their limit.
     unanswered: Arc<AtomicU64>,
@@ -65,17 +66,35 @@ pub(super) struct Members {
 }
 
 impl Seek {
-    async fn client(&self) -> RedisResult<Client> {
+    /// Connects, to the address that is right now.
+    async fn connect(&self, config: &AsyncConnectionConfig) -> RedisResult<(MultiplexedConnection, String)> {
         match self {
-            Self::Fixed(client) => Ok(client.clone()),
-            Self::Primary(sentinels) => sentinels.primary().await,
+            Self::Fixed(client) => open(client, config).await,
+            Self::Primary(sentinels) => {
+                let mut candidates = sentinels.candidates();
+                loop {
+                    let client = candidates.next().await?;
+                    match open(&client, config).await {
+                        Ok((mut redis, address)) => match sentinel::check_role(&mut redis).await {
+                            Ok(()) => return Ok((redis, address)),
+                            Err(error) => candidates.failed(error),
+                        },
+                        Err(error) => candidates.failed(error),
+                    }
+                }
+            }
             Self::AnyOf(members) => {
                 let address = fastrand::choice(&*lock(&members.addresses)).cloned();
                 let none = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "no address is known"));
-                (members.open)(address.ok_or_else(none)?)
+                open(&(members.open)(address.ok_or_else(none)?)?, config).await
             }
         }
     }
+}
+
+async fn open(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<(MultiplexedConnection, String)> {
+    let address = client.get_connection_info().addr().to_string();
+    Ok((client.get_multiplexed_async_connection_with_config(config).await?, address))
 }
 
 struct Inner {
@@ -154,11 +173,7 @@ impl Connection {
                 receive(&inner, number, push);
                 Ok::<(), ()>(())
             });
-        let client = self.0.seek.client().await?;
-        let mut redis = client.get_multiplexed_async_connection_with_config(&config).await?;
-        if let Seek::Primary(_) = self.0.seek {
-            sentinel::check_role(&mut redis).await?;
-        }
+        let (mut redis, address) = self.0.seek.connect(&config).await?;
         introduce(&mut redis).await?;
         self.0.newest.store(number, Ordering::Release);
         let channel = lock(&self.0.channel).clone();
@@ -169,7 +184,7 @@ impl Connection {
                 Ok(()) => {}
             }
         }
-        let live = Live { redis, number, unanswered: Arc::default() };
+        let live = Live { redis, address, number, unanswered: Arc::default() };
         *lock(&self.0.live) = Some(live.clone());
         Ok(live)
     }
@@ -194,6 +209,13 @@ impl Connection {
         let number = lock(&self.0.live).as_ref().map(|live| live.number);
         if let Some(number) = number {
             self.0.give_up(number);
+        }
+    }
+
+    /// Gives up what is in use unless it leads to `address`.
+    pub(super) fn move_to(&self, address: &str) {
+        if lock(&self.0.live).as_ref().is_some_and(|live| live.address != address) {
+            self.leave();
         }
     }
 

@@ -16,9 +16,14 @@ pub(super) fn translate(what: &str, error: RedisError) -> Error {
     let (kind, advice) = meaning(&code, &detail);
     let message = match advice {
         Some(advice) => format!("{what} was refused ({code}): {advice}"),
-        None => format!("{what} was refused ({code}): {}", detail.escape_debug()),
+        None => format!("{what} was refused ({code}): {}", plain(&detail)),
     };
     Error::new(kind, message).with_code(&code).with_source(error)
+}
+
+/// A server's words, on one line and without anything that a terminal obeys.
+fn plain(detail: &str) -> String {
+    detail.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 /// A command that could not be sent because there is no connection.

@@ -1,8 +1,8 @@
 //! Which server is the primary, as sentinels see it.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,11 +13,11 @@ use redis::{
 use tokio::task::{JoinError, JoinSet};
 
 use super::{
-    connection::{Connection, Members, Seek},
+    connection::{Connection, Seek},
     endpoint::Endpoint,
 };
 
-/// How often the subscription to the switches is looked after.
+/// How often the subscriptions to the switches are looked after.
 const LOOK: Duration = Duration::from_secs(1);
 const SWITCHES: &str = "+switch-master";
 
@@ -43,32 +43,12 @@ impl Sentinels {
         Self { endpoint, addresses, name, login, limit: timeout / 2 }
     }
 
-    /// What connects to the primary: the address that most sentinels name. All are asked at once, and those that do
-    /// not answer are not waited for when the others are a majority.
-    pub(super) async fn primary(&self) -> RedisResult<Client> {
+    /// What may connect to the primary. All sentinels are asked at once.
+    pub(super) fn candidates(&self) -> Candidates<'_> {
         let mut ask = redis::cmd("SENTINEL");
         ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name);
-        let mut votes = HashMap::new();
-        let mut trouble = None;
-        let mut answers = self.ask_each(&ask);
-        while let Some(answer) = answers.join_next().await {
-            match read::<Option<(String, u16)>>(answer) {
-                Ok(Some((host, port))) => {
-                    let count: &mut usize = votes.entry(format!("{host}:{port}")).or_default();
-                    *count += 1;
-                    if *count * 2 > self.addresses.len() {
-                        break;
-                    }
-                }
-                Ok(None) => trouble = Some(unwatched()),
-                Err(error) => trouble = trouble.or(Some(error)),
-            }
-        }
-        let elected = votes.into_iter().max_by_key(|(_, count)| *count).map(|(address, _)| address);
-        match elected.and_then(|address| self.endpoint.address(&address)) {
-            Some(address) => self.endpoint.client(address),
-            None => Err(trouble.unwrap_or_else(silent)),
-        }
+        let answers = self.ask_each(&ask);
+        Candidates { sentinels: self, answers, votes: HashMap::new(), tried: HashSet::new(), trouble: None }
     }
 
     /// Addresses of the replicas that are not known to be gone, as the first sentinel that answers lists them.
@@ -110,41 +90,82 @@ impl Sentinels {
             .collect()
     }
 
-    /// Leaves the server that `connection` is connected to whenever a sentinel says that the primary is another now.
+    /// Leaves the server that `connection` is connected to when a sentinel says that the primary is another now. All of
+    /// them are listened to: they learn of a switch one after the other, and each may be cut off.
     pub(super) fn follow(self: Arc<Self>, connection: &Connection) {
         let alive = connection.downgrade();
-        let members = Members {
-            addresses: Mutex::new(self.addresses.clone()),
-            open: Box::new({
-                let this = Arc::clone(&self);
-                move |address| this.endpoint.sentinel_client(address, &this.login)
-            }),
-        };
-        let hear = {
-            let (alive, name) = (connection.downgrade(), self.name.clone());
-            move |push: PushInfo| {
-                if is_switch_of(&push, &name)
-                    && let Some(connection) = alive()
-                {
-                    tracing::info!(primary = name, "the sentinels switched to another primary");
-                    connection.leave();
-                }
-            }
-        };
-        let listener = Connection::new(Seek::AnyOf(Arc::new(members)), self.limit, hear);
+        let listeners: Vec<_> =
+            self.addresses.iter().filter_map(|address| self.listener(address, connection)).collect();
         tokio::spawn(async move {
-            let mut subscribed = false;
+            let mut subscribed = vec![false; listeners.len()];
             while alive().is_some() {
-                // A connection that broke is made again, with its subscription.
-                let outcome =
-                    if subscribed { listener.live().await.map(|_| ()) } else { listener.subscribe(SWITCHES).await };
-                match outcome {
-                    Ok(()) => subscribed = true,
-                    Err(error) => tracing::debug!(%error, "no sentinel can be listened to"),
+                for (listener, subscribed) in listeners.iter().zip(&mut subscribed) {
+                    // A connection that broke is made again, with its subscription.
+                    let attempt = async {
+                        if *subscribed { listener.live().await.map(|_| ()) } else { listener.subscribe(SWITCHES).await }
+                    };
+                    match tokio::time::timeout(self.limit, attempt).await {
+                        Ok(Ok(())) => *subscribed = true,
+                        Ok(Err(error)) => tracing::debug!(%error, "a sentinel cannot be listened to"),
+                        Err(_) => tracing::debug!("a sentinel does not answer"),
+                    }
                 }
                 tokio::time::sleep(LOOK).await;
             }
         });
+    }
+
+    /// What hears the sentinel at `address`.
+    fn listener(&self, address: &ConnectionAddr, connection: &Connection) -> Option<Connection> {
+        let client = self.endpoint.sentinel_client(address.clone(), &self.login).ok()?;
+        let (alive, name) = (connection.downgrade(), self.name.clone());
+        Some(Connection::new(Seek::Fixed(client), self.limit, move |push| {
+            if let Some(address) = switch_of(&push, &name)
+                && let Some(connection) = alive()
+            {
+                tracing::info!(address, "the sentinels switched to another primary");
+                connection.move_to(&address);
+            }
+        }))
+    }
+}
+
+/// The addresses that sentinels name. They learn of a switch one after the other.
+pub(super) struct Candidates<'a> {
+    sentinels: &'a Sentinels,
+    answers: JoinSet<RedisResult<Value>>,
+    votes: HashMap<String, usize>,
+    tried: HashSet<String>,
+    trouble: Option<RedisError>,
+}
+
+impl Candidates<'_> {
+    /// What connects to the address that most sentinels name; after that to those that others name. Who does not
+    /// answer is waited for only when there is no majority, or it was wrong.
+    pub(super) async fn next(&mut self) -> RedisResult<Client> {
+        let majority = self.sentinels.addresses.len() / 2 + 1;
+        loop {
+            let wanted = if self.answers.is_empty() { 1 } else { majority };
+            let untried = self.votes.iter().filter(|(address, count)| **count >= wanted && !self.tried.contains(*address));
+            if let Some(address) = untried.max_by_key(|(_, count)| **count).map(|(address, _)| address.clone()) {
+                self.tried.insert(address.clone());
+                let parsed = self.sentinels.endpoint.address(&address).ok_or_else(silent)?;
+                return self.sentinels.endpoint.client(parsed);
+            }
+            let Some(answer) = self.answers.join_next().await else {
+                return Err(self.trouble.take().unwrap_or_else(silent));
+            };
+            match read::<Option<(String, u16)>>(answer) {
+                Ok(Some((host, port))) => *self.votes.entry(format!("{host}:{port}")).or_default() += 1,
+                Ok(None) => self.trouble = Some(unwatched()),
+                Err(error) => self.trouble = self.trouble.take().or(Some(error)),
+            }
+        }
+    }
+
+    /// The last one did not lead to a primary.
+    pub(super) fn failed(&mut self, error: RedisError) {
+        self.trouble = Some(error);
     }
 }
 
@@ -161,13 +182,13 @@ pub(super) async fn check_role(redis: &mut MultiplexedConnection) -> RedisResult
     }
 }
 
-/// `NAME OLD-HOST OLD-PORT HOST PORT`
-fn is_switch_of(push: &PushInfo, name: &str) -> bool {
-    let payload = match (&push.kind, push.data.get(1)) {
-        (PushKind::Message, Some(Value::BulkString(payload))) => payload,
-        _ => return false,
-    };
-    payload.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b" "))
+/// The new address in `NAME OLD-HOST OLD-PORT HOST PORT`.
+fn switch_of(push: &PushInfo, name: &str) -> Option<String> {
+    let (PushKind::Message, Some(Value::BulkString(payload))) = (&push.kind, push.data.get(1)) else { return None };
+    let mut words = std::str::from_utf8(payload).ok()?.split(' ');
+    let switched = words.next()?;
+    let (host, port) = (words.nth(2)?, words.next()?);
+    (switched == name).then(|| format!("{host}:{port}"))
 }
 
 fn read<T: FromRedisValue>(answer: Result<RedisResult<Value>, JoinError>) -> RedisResult<T> {

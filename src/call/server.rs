@@ -52,7 +52,7 @@ impl Caller {
             Servers::One { sentinels: None, .. } => return self.with_replicas().await,
             Servers::One { sentinels: Some(sentinels), .. } => {
                 let what = "asking the sentinels";
-                let primary = sentinels.primary().await.map_err(|error| refusal::not_sent(what, error))?;
+                let primary = sentinels.candidates().next().await.map_err(|error| refusal::not_sent(what, error))?;
                 let replicas = sentinels.replicas().await.map_err(|error| refusal::not_sent(what, error))?;
                 (vec![primary.get_connection_info().addr().to_string()], replicas)
             }

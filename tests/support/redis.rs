@@ -58,6 +58,13 @@ impl Raw {
         let calls = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
         calls.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
     }
+
+    /// How often the server answered with an error of this code.
+    pub fn errors(&mut self, code: &str) -> u64 {
+        let stats: String = self.must(&["INFO", "errorstats"]);
+        let count = stats.lines().find_map(|line| line.strip_prefix(&format!("errorstat_{code}:count=")));
+        count.map_or(0, |count| count.parse().expect("it is a number"))
+    }
 }
 
 /// Sends a signal by pid.

@@ -79,8 +79,9 @@ impl Member {
 
     fn try_raw(&self) -> Option<Raw> {
         let mut raw = Raw::try_open(&self.url()).ok()?;
-        raw.run(&[b"PING"]).ok()?;
-        Some(raw)
+        // A replica without its primary answers that it will not.
+        let answers = raw.run(&[b"PING"]).map_or_else(|error| error.code().is_some(), |_| true);
+        answers.then_some(raw)
     }
 
     pub fn is_primary(&self) -> bool {
@@ -202,7 +203,13 @@ impl Watched {
 
     /// Where the primary is, as the sentinels say.
     pub fn primary(&self) -> usize {
-        let (_, port): (String, u16) = self.sentinels[0].raw().must(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", WATCHED]);
+        self.primary_as_of(0)
+    }
+
+    /// Where the primary is, as one of the sentinels says.
+    pub fn primary_as_of(&self, sentinel: usize) -> usize {
+        let (_, port): (String, u16) =
+            self.sentinels[sentinel].raw().must(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", WATCHED]);
         self.servers.iter().position(|server| server.port == port).expect("it is one of ours")
     }
 
@@ -286,5 +293,48 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(started.elapsed() < PATIENCE, "still waiting: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An authority, a server and a client that it signed.
+pub struct Certificates {
+    host: &'static str,
+    years: (i32, i32),
+}
+
+impl Certificates {
+    pub fn good() -> Self {
+        Self { host: "localhost", years: (2020, 2100) }
+    }
+
+    pub fn of_host(host: &'static str) -> Self {
+        Self { host, ..Self::good() }
+    }
+
+    pub fn expired() -> Self {
+        Self { years: (2019, 2020), ..Self::good() }
+    }
+
+    /// Writes ca.crt, and .crt and .key of server and client, into `folder`.
+    pub fn write(&self, folder: &std::path::Path) {
+        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+        let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("the file is written");
+        let key = KeyPair::generate().expect("a key is made");
+        let mut params = CertificateParams::new(Vec::new()).expect("there are no names");
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        write("ca.crt", params.self_signed(&key).expect("it is signed").pem());
+        let authority = Issuer::new(params, key);
+        for who in ["server", "client"] {
+            let key = KeyPair::generate().expect("a key is made");
+            let mut params = CertificateParams::new(vec![self.host.to_owned()]).expect("the name is valid");
+            params.distinguished_name.push(DnType::CommonName, who);
+            let (from, to) = if who == "server" { self.years } else { (2020, 2100) };
+            params.not_before = date_time_ymd(from, 1, 1);
+            params.not_after = date_time_ymd(to, 1, 1);
+            let certificate = params.signed_by(&key, &authority).expect("it is signed");
+            write(&format!("{who}.crt"), certificate.pem());
+            write(&format!("{who}.key"), key.serialize_pem());
+        }
     }
 }

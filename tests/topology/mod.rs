@@ -1,21 +1,53 @@
-//! More than one server: replicas, sentinels, a cluster, servers behind TLS. All of them real.
+//! More than one server: replicas, sentinels, a cluster, servers behind TLS. All of them real. Tests are named after the
+//! fault whose id they begin with; each counts how often its fault really happened.
 
 mod cluster;
+mod login;
+mod migration;
+mod replicas;
 mod sentinel;
+mod tls;
 
 use std::time::Duration;
 
-use redlatch::{Client, ClientBuilder, Lease};
+use redlatch::{Client, ClientBuilder, Lease, bundle::embedded};
+
+use crate::support::topology::Member;
 
 /// Leases that outlive a switch of the primary.
 fn patient() -> ClientBuilder {
     Client::builder().timeout(Duration::from_millis(500)).ttl(Duration::from_secs(20))
 }
 
+async fn acquire(client: &Client, name: &str) -> Lease {
+    client.mutex(name).unwrap().acquire().await.unwrap()
+}
+
 /// Acquires and releases `name` once, and returns the fence.
 async fn once(client: &Client, name: &str) -> u64 {
-    let lease: Lease = client.mutex(name).unwrap().acquire().await.unwrap();
+    let lease = acquire(client, name).await;
     let fence = lease.fence().get();
     lease.release().await.unwrap();
     fence
+}
+
+/// Preloads every script, as `redlatch load` does.
+fn load<'a>(members: impl IntoIterator<Item = &'a Member>) {
+    for member in members {
+        let mut raw = member.raw();
+        for script in embedded().unwrap().scripts() {
+            raw.run(&[b"SCRIPT", b"LOAD", script.source()]).unwrap();
+        }
+    }
+}
+
+/// The last fence that `member` knows of the mutex `name`, if any.
+fn fence(member: &Member, name: &str) -> Option<u64> {
+    member.raw().must(&["HGET", &format!("redlatch:m1:{name}"), "fence"])
+}
+
+#[track_caller]
+fn assert_bitten(what: &str, bites: u64) {
+    println!("{what}: {bites}");
+    assert!(bites > 0, "it never happened: {what}");
 }

@@ -233,10 +233,10 @@ fn replicas(facts: &Facts, role: Role) -> Seen {
             "CONFIG SET min-replicas-to-write 1, and the same in redis.conf".to_owned(),
         ),
         (_, connected, least) if connected < least.parse().unwrap_or(0) => Bad(
-            format!("{connected} replicas are connected, min-replicas-to-write is {least}: nothing can be acquired"),
+            format!("min-replicas-to-write is {least}, replicas connected: {connected}: nothing can be acquired"),
             "connect the replicas again, or lower min-replicas-to-write".to_owned(),
         ),
-        (_, connected, least) => Fine(format!("{connected} replicas are connected, writes need {least}")),
+        (_, connected, least) => Fine(format!("replicas connected: {connected}, writes need {least}")),
     }
 }
 

@@ -1,0 +1,95 @@
+//! Slots that move from node to node while their locks are in use.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{acquire, assert_bitten, once, patient};
+use crate::support::topology::{Cluster, Member};
+
+/// Opens the way for `slot` from `source` to `target`.
+fn open(slot: &str, source: &Member, target: &Member) {
+    target.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source.id()]);
+    source.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target.id()]);
+}
+
+/// Moves all keys that are there, and returns how many they were.
+fn move_keys(slot: &str, source: &Member, target: &Member) -> u64 {
+    let (mut raw, mut moved) = (source.raw(), 0);
+    let port = target.port.to_string();
+    loop {
+        let keys: Vec<String> = raw.must(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]);
+        if keys.is_empty() {
+            return moved;
+        }
+        let command = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        raw.must::<String>(&command.into_iter().chain(keys.iter().map(String::as_str)).collect::<Vec<_>>());
+        moved += keys.len() as u64;
+    }
+}
+
+/// Says that `target` owns `slot` now.
+fn close(slot: &str, cluster: &Cluster, target: &Member) {
+    let id = target.id();
+    target.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]);
+    for member in cluster.members.iter().filter(|member| member.is_primary()) {
+        member.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
+    let cluster = Cluster::start(&[]);
+    let client = patient().ttl(Duration::from_secs(3)).connect(&cluster.url()).await.unwrap();
+    let held = acquire(&client, "{moving}held").await;
+    let stop = Arc::new(AtomicBool::default());
+    let rounds = Arc::new(AtomicU64::default());
+    let load: Vec<_> = (0..8)
+        .map(|number| {
+            let (client, stop, rounds) = (client.clone(), Arc::clone(&stop), Arc::clone(&rounds));
+            // Two of them share a lock, so that some wait; each second lock was never there before.
+            let name = format!("{{moving}}n{}", number / 2);
+            tokio::spawn(async move {
+                let mut last = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let fence = once(&client, &name).await;
+                    assert!(fence > last, "{fence} after {last}");
+                    last = fence;
+                    let round = rounds.fetch_add(1, Ordering::Relaxed);
+                    once(&client, &format!("{{moving}}fresh{round}")).await;
+                }
+            })
+        })
+        .collect();
+    let slot = cluster.members[0].raw().must::<u16>(&["CLUSTER", "KEYSLOT", "{moving}"]).to_string();
+    let primaries: Vec<_> = (0..6).filter(|member| cluster.members[*member].is_primary()).collect();
+    let mut moved = 0;
+    for turn in 0..6 {
+        let source = cluster.owner("{moving}");
+        let target = *primaries.iter().find(|member| **member != source).expect("there are three");
+        let (source, target) = (&cluster.members[source], &cluster.members[target]);
+        open(&slot, source, target);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        moved += move_keys(&slot, source, target);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        close(&slot, &cluster, target);
+        tokio::time::sleep(Duration::from_millis(if turn == 5 { 1500 } else { 100 })).await;
+        assert!(!held.is_lost());
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await.expect("no error surfaces");
+    }
+    held.extend(Duration::from_secs(3)).await.unwrap();
+    held.release().await.unwrap();
+    let errors = |code| cluster.members.iter().map(|member| member.raw().errors(code)).sum::<u64>();
+    assert_bitten("keys that moved", moved);
+    assert_bitten("answers of ASK", errors("ASK"));
+    assert_bitten("answers of MOVED", errors("MOVED"));
+    assert_bitten("leases", rounds.load(Ordering::Relaxed));
+    assert_eq!(errors("TRYAGAIN"), 0);
+}
