@@ -146,7 +146,8 @@ impl Candidates<'_> {
         let majority = self.sentinels.addresses.len() / 2 + 1;
         loop {
             let wanted = if self.answers.is_empty() { 1 } else { majority };
-            let untried = self.votes.iter().filter(|(address, count)| **count >= wanted && !self.tried.contains(*address));
+            let untried =
+                self.votes.iter().filter(|(address, count)| **count >= wanted && !self.tried.contains(*address));
             if let Some(address) = untried.max_by_key(|(_, count)| **count).map(|(address, _)| address.clone()) {
                 self.tried.insert(address.clone());
                 let parsed = self.sentinels.endpoint.address(&address).ok_or_else(silent)?;

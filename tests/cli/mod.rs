@@ -1,6 +1,10 @@
 //! The command line as a black box: exit code, stdout and stderr, compared in full wherever they are the same each time.
 
+mod acl;
 mod bundle;
+mod doctor;
+mod fleet;
+mod json;
 mod lease;
 mod run;
 mod trouble;
@@ -125,6 +129,11 @@ impl Running {
             stdout: text(&self.stdout),
             stderr: text(&self.stderr),
         }
+    }
+
+    /// What it has said on stderr so far.
+    pub fn stderr(&self) -> String {
+        text(&self.stderr)
     }
 
     /// Waits until stderr has `words`.

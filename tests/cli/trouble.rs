@@ -103,7 +103,8 @@ fn a_url_that_is_not_understood_is_not_repeated() {
         let expected = answer(
             78,
             "",
-            "redlatch: the URL is not understood, write redis://[USER@]HOST[:PORT][/DB] or unix:///PATH\n  \
+            "redlatch: the URL is not understood, write redis://[USER@]HOST[:PORT][/DB], unix:///PATH, \
+             redis+sentinel://HOST[:PORT],…/NAME or redis+cluster://HOST[:PORT],…; rediss for TLS\n  \
              hint: it comes from --url, REDLATCH_URL or REDIS_URL, in this order\n",
         );
         assert_eq!(Cli::at(&url, &["inspect", "stock"]).answer(), expected);

@@ -1,34 +1,24 @@
 //! S14: the wall clock of a real server steps ahead, steps back and runs slow.
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use redlatch::{Client, ErrorKind};
-use tempfile::TempDir;
 
 use super::holder;
-use crate::support::{Raw, Server};
+use crate::support::{ClockShim, Raw, Server};
 
 const MINUTE_US: i64 = 60_000_000;
 
 /// A server whose clock can be set.
 struct Clocked {
     server: Server,
-    shift: File,
-    _folder: TempDir,
+    clock: ClockShim,
 }
 
 impl Clocked {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (shim, clock) = (folder.path().join("shim.so"), folder.path().join("clock"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_shim.c");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&shim, &source]).status();
-        assert!(built.is_ok_and(|status| status.success()), "cc builds the shim");
-        let shift = File::create(&clock).unwrap();
-        shift.write_all_at(&0_i64.to_ne_bytes(), 0).unwrap();
-        let path = |path: &Path| path.to_str().unwrap().to_owned();
-        let environment = vec![("LD_PRELOAD".to_owned(), path(&shim)), ("REDLATCH_CLOCK".to_owned(), path(&clock))];
-        Self { server: Server::start_in(environment, &[]).unwrap(), shift, _folder: folder }
+        let clock = ClockShim::new();
+        Self { server: Server::start_in(clock.environment(), &[]).unwrap(), clock }
     }
 
     /// From now on its clock is so many microseconds ahead of ours. Tells by how much it moved.
@@ -39,7 +29,7 @@ impl Clocked {
             seconds * 1_000_000 + micros
         };
         let before = now();
-        self.shift.write_all_at(&ahead_us.to_ne_bytes(), 0).unwrap();
+        self.clock.set(ahead_us);
         now() - before
     }
 }

@@ -1,11 +1,13 @@
 //! What tests stand on: real servers in folders of their own, stopped by pid, and a proxy that breaks what passes.
 
+mod clock;
 pub mod nginx;
 mod proxy;
 mod redis;
 mod resp;
 pub mod topology;
 
+pub use clock::ClockShim;
 pub use proxy::{Fault, Proxy};
 pub use redis::{Raw, Server, signal};
 

@@ -21,6 +21,7 @@ pub struct Member {
     pub port: u16,
     mode: Mode,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,14 +33,21 @@ enum Mode {
 impl Member {
     /// Starts a server with `options` and waits until it answers.
     pub fn start(options: &[&str]) -> Self {
-        Self::start_as(Mode::Server, free_port(), options)
+        Self::start_as(Mode::Server, &[], options)
     }
 
-    fn start_as(mode: Mode, port: u16, options: &[&str]) -> Self {
+    /// The same with variables of its environment.
+    pub fn start_in(environment: &[(String, String)], options: &[&str]) -> Self {
+        Self::start_as(Mode::Server, environment, options)
+    }
+
+    fn start_as(mode: Mode, environment: &[(String, String)], options: &[&str]) -> Self {
+        let port = free_port();
         let folder = tempfile::tempdir().expect("a folder can be made");
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let process = spawn(&folder, mode, port, &options);
-        let member = Self { process, folder, port, mode, options };
+        let environment = environment.to_vec();
+        let process = spawn(&folder, mode, port, &options, &environment);
+        let member = Self { process, folder, port, mode, options, environment };
         until("the server answers", || member.try_raw().is_some());
         member
     }
@@ -47,7 +55,7 @@ impl Member {
     /// Starts it again after it was killed.
     pub fn start_again(&mut self) {
         let _ = self.process.wait();
-        self.process = spawn(&self.folder, self.mode, self.port, &self.options);
+        self.process = spawn(&self.folder, self.mode, self.port, &self.options, &self.environment);
         until("the server answers again", || self.try_raw().is_some());
     }
 
@@ -96,7 +104,7 @@ impl Drop for Member {
     }
 }
 
-fn spawn(folder: &TempDir, mode: Mode, port: u16, options: &[String]) -> Child {
+fn spawn(folder: &TempDir, mode: Mode, port: u16, options: &[String], environment: &[(String, String)]) -> Child {
     let mut command = Command::new("redis-server");
     match mode {
         Mode::Server => {
@@ -116,6 +124,7 @@ fn spawn(folder: &TempDir, mode: Mode, port: u16, options: &[String]) -> Child {
     }
     command
         .current_dir(folder.path())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -183,7 +192,7 @@ impl Watched {
              sentinel failover-timeout {WATCHED} 5000\n",
             primary.port
         );
-        let sentinels: Vec<_> = (0..3).map(|_| Member::start_as(Mode::Sentinel, free_port(), &[&settings])).collect();
+        let sentinels: Vec<_> = (0..3).map(|_| Member::start_as(Mode::Sentinel, &[], &[&settings])).collect();
         let servers = std::iter::once(primary).chain(replicas).collect();
         let watched = Self { servers, sentinels };
         for sentinel in &watched.sentinels {

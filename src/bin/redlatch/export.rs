@@ -19,6 +19,7 @@ pub fn export(options: &ExportOptions, global: &Global) -> Result<Outcome, Failu
         Form::Json => json_text(bundle),
         Form::Sha1sums => sha1sums(bundle),
         Form::RedisCli => redis_cli(bundle),
+        Form::Schema => include_str!("schema.json").to_owned(),
         Form::Acl => {
             let caller = AclPrintOptions { role: Role::Caller, plain: Vec::new() };
             caller.wanted(global)?.rules()?.join(" ") + "\n"

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
 
-use redlatch::call::Caller;
+use redlatch::call::{Caller, Role};
 use serde_json::json;
 
 use crate::{
@@ -25,7 +25,7 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
     let mut list = Vec::new();
     let mut others = 0;
     let mut cut = false;
-    for key in keys(&caller, &prefix, options.pattern.as_bytes()).await? {
+    for key in keys_everywhere(&caller, &prefix, options.pattern.as_bytes()).await? {
         let lock = match caller.inspect(&key, 0).await {
             Ok(lock) => lock,
             Err(error) if error.code() == Some("WRONGTYPE") => {
@@ -69,6 +69,19 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
 
 fn list_is_empty(outcome: &Outcome) -> bool {
     outcome.data["locks"].as_array().is_none_or(Vec::is_empty)
+}
+
+/// The keys of the server, or of every node of a cluster.
+async fn keys_everywhere(caller: &Caller, prefix: &[u8], pattern: &[u8]) -> Result<BTreeSet<Vec<u8>>, Failure> {
+    if !caller.endpoint().is_cluster() {
+        return keys(caller, prefix, pattern).await;
+    }
+    let mut all = BTreeSet::new();
+    for server in caller.servers().await?.into_iter().filter(|server| server.role == Role::Primary) {
+        let node = Caller::connect(&server.endpoint, caller.timeout(), true, |_| {}).await?;
+        all.extend(keys(&node, prefix, pattern).await?);
+    }
+    Ok(all)
 }
 
 /// Every key that begins with `prefix` and goes on as `pattern` says, each once, in order.

@@ -327,6 +327,8 @@ pub enum Form {
     RedisCli,
     /// Rules for ACL SETUSER, for a caller that loads what is missing.
     Acl,
+    /// JSON schema of what --format json prints.
+    Schema,
 }
 
 /// Options of `run`.

@@ -52,6 +52,8 @@ impl Wanted<'_> {
             rights.insert(Right::of(&["EVALSHA"], &[&digest, "1", &key]));
             rights.insert(Right::of(&["SUBSCRIBE"], &[&channel]));
             rights.insert(Right::of(&["CLIENT", "SETNAME"], &["name"]));
+            // A worker of nginx asks whether its connection still works.
+            rights.insert(Right::of(&["PING"], &[]));
             if self.role == Role::Caller {
                 rights.insert(Right::of(&["SCRIPT", "LOAD"], &["return 1"]));
             }
@@ -86,7 +88,7 @@ impl Wanted<'_> {
 }
 
 /// What the verbs `load`, `status`, `verify`, `acl` and `doctor` ask.
-const DEPLOYER: [&[&str]; 11] = [
+const DEPLOYER: [&[&str]; 10] = [
     &["ACL", "DRYRUN"],
     &["ACL", "WHOAMI"],
     &["CLIENT", "LIST"],
@@ -97,7 +99,6 @@ const DEPLOYER: [&[&str]; 11] = [
     &["SCRIPT", "LOAD"],
     &["SLOWLOG", "GET"],
     &["TIME"],
-    &["PING"],
 ];
 
 impl Right {

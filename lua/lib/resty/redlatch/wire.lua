@@ -1,4 +1,5 @@
 -- One connection of a driver: full duplex, its replies in the order of the questions, and pushes in between.
+local bundle = require "resty.redlatch.bundle"
 local clock = require "resty.redlatch.clock"
 local errors = require "resty.redlatch.errors"
 local resp = require "resty.redlatch.resp"
@@ -7,6 +8,8 @@ local server_clock = require "resty.redlatch.server_clock"
 local max, min = math.max, math.min
 
 local CHUNK = 65536
+-- By this `redlatch status --callers` sees which version is connected.
+local NAME = "redlatch/" .. bundle.bundle
 -- Nothing may be said for days on an idle connection; that a question is not answered is noticed elsewhere.
 local FOR_EVER_MS = 2147483647
 
@@ -51,9 +54,9 @@ end
 local function greet(wire, lock)
   local kind, value
   if lock.password then
-    kind, value = exchange(wire, "HELLO", "3", "AUTH", lock.username or "default", lock.password)
+    kind, value = exchange(wire, "HELLO", "3", "AUTH", lock.username or "default", lock.password, "SETNAME", NAME)
   else
-    kind, value = exchange(wire, "HELLO", "3")
+    kind, value = exchange(wire, "HELLO", "3", "SETNAME", NAME)
   end
   wire.pushes = kind == "reply"
   if kind ~= "error" then

@@ -1,0 +1,197 @@
+//! Each planted fault is found on a real server, with its fix.
+
+use serde_json::Value;
+
+use super::Cli;
+use crate::support::{
+    ClockShim, Raw,
+    topology::{Cluster, Member, Replicated, until},
+};
+
+/// Checks that are not fine, as `id state`, with the fix each names; and the exit code.
+fn found(url: &str, words: &[&str]) -> (Vec<String>, i32) {
+    let told = Cli::at(url, &[&["doctor", "--format", "json"], words].concat()).answer();
+    let object: Value = serde_json::from_str(&told.stdout).unwrap();
+    let checks = object["data"]["checks"].as_array().unwrap_or_else(|| panic!("{object}"));
+    let worse = checks.iter().filter(|check| check["state"] != "ok");
+    let list = worse
+        .map(|check| {
+            let (id, state) = (check["id"].as_str().unwrap(), check["state"].as_str().unwrap());
+            assert_eq!(check["fix"].is_null(), state == "unknown", "{check}");
+            format!("{id} {state}")
+        })
+        .collect();
+    (list, told.status)
+}
+
+/// A server that nothing is wrong with.
+fn healthy() -> Member {
+    let server = Member::start(&["--appendonly", "yes"]);
+    Cli::at(&server.url(), &["load"]).must();
+    assert_eq!(found(&server.url(), &["--strict"]), (Vec::new(), 0));
+    server
+}
+
+#[track_caller]
+fn finds(server: &Member, what: &[&str], status: i32) {
+    let (list, code) = found(&server.url(), &[]);
+    assert_eq!((list.iter().map(String::as_str).collect::<Vec<_>>(), code), (what.to_vec(), status));
+}
+
+#[test]
+fn doctor_finds_missing_scripts() {
+    let server = healthy();
+    server.raw().must::<()>(&["SCRIPT", "FLUSH"]);
+    finds(&server, &["D03 problem"], 1);
+    let text = Cli::at(&server.url(), &["doctor"]).answer().stdout;
+    assert!(
+        text.ends_with("What to do\nD03  run `redlatch load`, or keep `redlatch load --watch` running\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn doctor_finds_eviction() {
+    let server = healthy();
+    let mut raw = server.raw();
+    raw.must::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    finds(&server, &["D06 warning"], 0);
+    assert_eq!(found(&server.url(), &["--strict"]).1, 1);
+    raw.must::<()>(&["CONFIG", "SET", "maxmemory", "100mb"]);
+    finds(&server, &["D06 problem"], 1);
+}
+
+#[test]
+fn doctor_finds_missing_rights_of_the_callers() {
+    let server = healthy();
+    let mut raw = server.raw();
+    raw.must::<()>(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-hset"]);
+    let (list, code) = found(&server.url(), &["--user", "app"]);
+    assert_eq!((list, code), (vec!["D05 problem".to_owned()], 1));
+    let text = Cli::at(&server.url(), &["doctor", "--user", "app"]).answer().stdout;
+    assert!(text.contains("app may not HSET"), "{text}");
+    assert!(text.contains("D05  ACL SETUSER app $(redlatch acl print caller)\n"), "{text}");
+}
+
+#[test]
+fn doctor_says_what_it_may_not_see_and_does_not_fail_on_it() {
+    let server = healthy();
+    server.raw().must::<()>(&["ACL", "SETUSER", "app", "on", ">pw", "+script|exists"]);
+    let (list, code) = found(&format!("redis://app:pw@{}", server.address()), &["--strict"]);
+    let unknown = ["D02", "D05", "D06", "D07", "D09", "D10", "D11", "D13"].map(|id| format!("{id} unknown"));
+    assert_eq!((list, code), (unknown.to_vec(), 0));
+}
+
+#[test]
+fn doctor_finds_persistence_that_is_off_or_failing() {
+    let server = healthy();
+    let mut raw = server.raw();
+    raw.must::<()>(&["CONFIG", "SET", "appendfsync", "no"]);
+    finds(&server, &["D09 warning"], 0);
+    raw.must::<()>(&["CONFIG", "SET", "appendonly", "no"]);
+    finds(&server, &["D09 warning"], 0);
+    raw.must::<()>(&["CONFIG", "SET", "save", "3600 1"]);
+    finds(&server, &["D09 warning"], 0);
+    // A folder in the way of the snapshot makes it fail.
+    let folder: Vec<String> = raw.must(&["CONFIG", "GET", "dir"]);
+    std::fs::create_dir(std::path::Path::new(&folder[1]).join("dump.rdb")).unwrap();
+    let _ = raw.run(&[b"SAVE"]);
+    raw.must::<String>(&["BGSAVE"]);
+    until("the snapshot has failed", || {
+        server.raw().must::<String>(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err")
+    });
+    finds(&server, &["D09 problem"], 1);
+}
+
+#[test]
+fn doctor_finds_a_fleet_without_min_replicas_and_a_replica_without_scripts_or_link() {
+    let mut servers = Replicated::start(1, &["--appendonly", "yes"]);
+    let url = servers.primary.url();
+    Cli::at(&url, &["load"]).must();
+    assert_eq!(found(&url, &[]), (vec!["D07 warning".to_owned()], 0));
+    servers.primary.raw().must::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    assert_eq!(found(&url, &["--strict"]), (Vec::new(), 0));
+    servers.primary.raw().must::<()>(&["CONFIG", "SET", "min-replicas-to-write", "2"]);
+    servers.replicas[0].raw().must::<()>(&["SCRIPT", "FLUSH"]);
+    assert_eq!(found(&url, &[]), (vec!["D03 problem".to_owned(), "D07 problem".to_owned()], 1));
+    servers.primary.kill();
+    until("the replica misses its primary", || {
+        servers.replicas[0].raw().must::<String>(&["INFO", "replication"]).contains("master_link_status:down")
+    });
+    let (list, _) = found(&servers.replicas[0].url(), &[]);
+    assert!(list.contains(&"D08 problem".to_owned()), "{list:?}");
+}
+
+#[test]
+fn doctor_finds_a_server_that_does_not_answer() {
+    let servers = Replicated::start(1, &["--appendonly", "yes", "--min-replicas-to-write", "1"]);
+    let url = servers.primary.url();
+    Cli::at(&url, &["load"]).must();
+    servers.replicas[0].signal("STOP");
+    let (list, code) = found(&url, &["--timeout", "300ms"]);
+    servers.replicas[0].signal("CONT");
+    assert_eq!((list, code), (vec!["D01 problem".to_owned()], 1));
+}
+
+#[test]
+fn doctor_finds_clocks_that_differ() {
+    let clock = ClockShim::new();
+    clock.set(60_000_000);
+    let server = Member::start_in(&clock.environment(), &["--appendonly", "yes"]);
+    Cli::at(&server.url(), &["load"]).must();
+    finds(&server, &["D10 warning"], 0);
+    let port = server.port.to_string();
+    let replica = Member::start(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]);
+    until("the replica is known", || server.raw().must::<String>(&["INFO", "replication"]).contains("state=online"));
+    server.raw().must::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    until("the replica is linked", || {
+        replica.raw().must::<String>(&["INFO", "replication"]).contains("link_status:up")
+    });
+    Cli::at(&server.url(), &["load"]).must();
+    finds(&server, &["D10 problem"], 1);
+}
+
+#[test]
+fn doctor_finds_old_callers_slow_scripts_and_made_up_ones() {
+    let server = healthy();
+    let mut raw = server.raw();
+    let mut old = Raw::open(&server.url());
+    old.must::<()>(&["CLIENT", "SETNAME", "redlatch/0.0.1"]);
+    finds(&server, &["D13 warning"], 0);
+    drop(old);
+    until("the old caller has gone", || !raw.must::<String>(&["CLIENT", "LIST"]).contains("redlatch/0.0.1"));
+    for number in 0..600 {
+        raw.must::<u64>(&["EVAL", &format!("return {number}"), "0"]);
+    }
+    finds(&server, &["D14 warning"], 0);
+    raw.must::<()>(&["SCRIPT", "FLUSH"]);
+    Cli::at(&server.url(), &["load"]).must();
+    // What the slow log keeps is how long a command ran: one that waits for a stopped clock cannot be made, so the
+    // threshold is moved instead and the check has nothing to say.
+    raw.must::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+    Cli::at(&server.url(), &["inspect", "n"]).answer();
+    finds(&server, &[], 0);
+}
+
+#[test]
+fn doctor_finds_a_cluster_that_does_not_serve_every_slot() {
+    let cluster = Cluster::start(&[
+        "--appendonly",
+        "yes",
+        "--min-replicas-to-write",
+        "1",
+        "--cluster-require-full-coverage",
+        "no",
+    ]);
+    let url = cluster.url();
+    Cli::at(&url, &["load"]).must();
+    assert_eq!(found(&url, &["--strict"]), (Vec::new(), 0));
+    let owner = cluster.owner("n");
+    let slot = cluster.members[0].raw().must::<u16>(&["CLUSTER", "KEYSLOT", "n"]).to_string();
+    for member in &cluster.members {
+        let _ = member.raw().run(&[b"CLUSTER", b"DELSLOTS", slot.as_bytes()]);
+    }
+    assert!(cluster.members[owner].is_primary());
+    let (list, code) = found(&url, &[]);
+    assert_eq!((list.first().map(String::as_str), code), (Some("D12 problem"), 1), "{list:?}");
+}

@@ -1,0 +1,341 @@
+//! Verbs that reach all servers: load, status and verify on primaries and replicas, by sentinels and in a cluster.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use redlatch::bundle::embedded;
+
+use super::{Answer, Cli, Running, blurred, until};
+use crate::support::{
+    Raw,
+    topology::{Cluster, Member, Replicated, WATCHED, Watched},
+};
+
+fn count() -> usize {
+    embedded().unwrap().scripts().len()
+}
+
+/// How many of the scripts `member` has.
+fn present(member: &Member) -> usize {
+    let mut words = vec!["SCRIPT", "EXISTS"];
+    words.extend(embedded().unwrap().scripts().iter().map(|script| {
+        let digest: &'static redlatch::bundle::Digest = Box::leak(Box::new(script.digest()));
+        digest.as_str()
+    }));
+    member.raw().must::<Vec<bool>>(&words).iter().filter(|present| **present).count()
+}
+
+fn on(url: &str, words: &[&str]) -> Cli {
+    Cli::at(url, words)
+}
+
+#[test]
+fn load_reaches_the_replicas_and_then_has_nothing_to_do() {
+    let servers = Replicated::start(2, &[]);
+    let url = servers.primary.url();
+    let text = on(&url, &["load"]).must();
+    assert!(text.ends_with(&format!("\n{} loaded on 3 servers\n", 3 * count())), "{text}");
+    assert!(text.starts_with(&format!(
+        "     SERVER{}  ROLE\n[1]  {}  primary\n",
+        " ".repeat(servers.primary.address().len() - 6),
+        servers.primary.address()
+    )));
+    assert_eq!(servers.replicas.iter().map(present).sum::<usize>(), 2 * count());
+    assert_eq!(on(&url, &["load"]).must(), format!("nothing to do: all {} scripts are on 3 servers\n", count()));
+    assert_eq!(on(&url, &["status", "--check"]).answer().status, 0);
+}
+
+#[test]
+fn a_replica_that_lacks_scripts_or_does_not_answer_is_named() {
+    let servers = Replicated::start(1, &[]);
+    let (url, replica) = (servers.primary.url(), &servers.replicas[0]);
+    on(&url, &["load"]).must();
+    replica.raw().must::<()>(&["SCRIPT", "FLUSH"]);
+    let told = on(&url, &["status", "--check"]).answer();
+    let message = format!(
+        "redlatch: {} of the bundle's scripts are missing on {}\n  hint: load them with `redlatch load`\n",
+        count(),
+        replica.address()
+    );
+    assert_eq!((told.status, &told.stderr), (1, &message), "{told:?}");
+    assert!(told.stdout.contains("present  missing\n"), "{told:?}");
+    replica.signal("STOP");
+    let silent = format!("redlatch: connecting to {} took longer than 300ms\n", replica.address());
+    let timeout = ["--timeout", "300ms"];
+    let told = on(&url, &[&["load"][..], &timeout].concat()).answer();
+    assert_eq!((told.status, &told.stderr), (75, &silent), "{told:?}");
+    assert!(told.stdout.starts_with("nothing to do: "), "{told:?}");
+    assert_eq!(on(&url, &[&["load", "--allow-partial"][..], &timeout].concat()).answer().status, 0);
+    let told = on(&url, &[&["status"][..], &timeout].concat()).answer();
+    assert_eq!((told.status, &told.stderr), (0, &silent), "{told:?}");
+    assert!(told.stdout.contains("no answer"), "{told:?}");
+    assert_eq!(on(&url, &[&["status", "--check"][..], &timeout].concat()).answer().status, 1);
+    assert_eq!(on(&url, &[&["verify"][..], &timeout].concat()).answer().status, 1);
+    replica.signal("CONT");
+}
+
+#[test]
+fn verbs_that_read_change_nothing() {
+    let servers = Replicated::start(1, &[]);
+    let url = servers.primary.url();
+    on(&url, &["load"]).must();
+    let mut monitor = TcpStream::connect(servers.primary.address()).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    for words in [
+        &["status", "--callers"][..],
+        &["verify"],
+        &["doctor"],
+        &["acl", "check", "default"],
+        &["inspect", "n"],
+        &["ls"],
+        &["load", "--dry-run"],
+        &["load"],
+    ] {
+        assert!(on(&url, words).answer().status < 2, "{words:?}");
+    }
+    servers.primary.raw().must::<String>(&["ECHO", "the end"]);
+    let mut transcript = String::new();
+    let mut buffer = [0; 4096];
+    while !transcript.contains("the end") {
+        let length = monitor.read(&mut buffer).unwrap();
+        transcript += &String::from_utf8_lossy(&buffer[..length]);
+    }
+    // Of commands that the server ran, also within scripts.
+    let harmless = [
+        "\"HELLO\"",
+        "\"CLIENT\"",
+        "\"ROLE\"",
+        "\"SCRIPT\" \"EXISTS\"",
+        "\"INFO\"",
+        "\"CONFIG\" \"GET\"",
+        "\"ACL\"",
+        "\"TIME\"",
+        "\"SLOWLOG\" \"GET\"",
+        "\"SCAN\"",
+        "\"EVALSHA\"",
+        "\"HMGET\"",
+        "\"ECHO\"",
+        "\"PING\"",
+        "\"replconf\"",
+        "\"REPLCONF\"",
+    ];
+    let lines: Vec<_> = transcript.lines().filter(|line| line.contains('"')).collect();
+    let inspect = embedded().unwrap().get("mutex/inspect").unwrap().digest();
+    for line in &lines {
+        assert!(harmless.iter().any(|word| line.to_uppercase().contains(&word.to_uppercase())), "{line}");
+        assert!(!line.contains("\"EVALSHA\"") || line.contains(inspect.as_str()), "{line}");
+    }
+    assert!(lines.len() > 20, "{transcript}");
+}
+
+#[test]
+fn sentinels_and_clusters_are_found_by_url_or_by_flags() {
+    let watched = Watched::start(&[]);
+    let text = on(&watched.url(), &["load"]).must();
+    assert!(text.ends_with(&format!("\n{} loaded on 3 servers\n", 3 * count())), "{text}");
+    let sentinels: Vec<_> = watched.sentinels.iter().map(Member::address).collect();
+    let flags = ["--sentinel", &sentinels[0], "--sentinel", &sentinels[1], "--master", WATCHED];
+    let words = [&["load", "--url", "redis://ignored.invalid"][..], &flags].concat();
+    assert_eq!(Cli::new(&words).must(), format!("nothing to do: all {} scripts are on 3 servers\n", count()));
+    let held = Cli::new(&[&["run", "n", "--url", "redis://ignored.invalid"][..], &flags, &["--", "true"]].concat());
+    assert_eq!(held.answer().status, 0);
+    let cluster = Cluster::start(&[]);
+    let text = on(&cluster.url(), &["load"]).must();
+    assert!(text.ends_with(&format!("\n{} loaded on 6 servers\n", 6 * count())), "{text}");
+    let words = ["status", "--check", "--cluster", "--url", &cluster.members[4].url()];
+    let told = Cli::new(&words).must();
+    assert_eq!((told.matches("  primary").count(), told.matches("  replica").count()), (3, 3), "{told}");
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(on(&cluster.url(), &["run", name, "--", "true"]).answer().status, 0);
+    }
+    // A node of a cluster that is taken for a single server says what to do.
+    let told = (0..20).map(|number| Cli::at(&cluster.members[0].url(), &["inspect", &number.to_string()]).answer());
+    let moved: Vec<Answer> = told.filter(|told| told.status == 78).collect();
+    assert!(!moved.is_empty());
+    assert_eq!(
+        blurred(&moved[0].stderr),
+        "redlatch: mutex/inspect of \"redlatch:m#:#\" was refused (MOVED): this is a node of a Redis Cluster, write \
+         redis+cluster:// in the URL or say --cluster\n"
+    );
+}
+
+#[test]
+fn ls_finds_the_locks_of_every_node_of_a_cluster() {
+    let cluster = Cluster::start(&[]);
+    let folder = super::folder();
+    for name in ["a", "b", "c", "d", "e"] {
+        let file = folder.path().join(name);
+        on(&cluster.url(), &["acquire", name, "--ttl", "1h", "--owner-file", file.to_str().unwrap()]).must();
+    }
+    let text = on(&cluster.url(), &["ls"]).must();
+    let names: Vec<_> = text.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+}
+
+/// `load --watch` with its metrics.
+struct Watch {
+    running: Running,
+    metrics: String,
+}
+
+impl Watch {
+    fn start(url: &str) -> Self {
+        let words = ["load", "--watch=200ms", "--timeout", "400ms", "--metrics-addr", "127.0.0.1:0"];
+        let running = on(url, &words).start();
+        running.says("/health\n");
+        let told = running.stderr();
+        let address = told.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+        Self { metrics: address.to_owned(), running }
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.metrics).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics");
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn watch_repairs_after_a_flush_a_restart_and_on_a_new_replica_and_tells() {
+    let mut servers = Replicated::start(1, &[]);
+    let url = servers.primary.url();
+    let watch = Watch::start(&url);
+    until("both servers have all scripts", || [&servers.primary, &servers.replicas[0]].map(present) == [count(); 2]);
+    until("health says so", || watch.get("/health") == (200, "ok\n".to_owned()));
+    servers.replicas[0].raw().must::<()>(&["SCRIPT", "FLUSH"]);
+    until("the replica is repaired", || present(&servers.replicas[0]) == count());
+    servers.primary.kill();
+    until("health says who does not answer", || {
+        let (code, text) = watch.get("/health");
+        code == 503 && text.contains(&servers.primary.address())
+    });
+    servers.primary.start_again();
+    until("the primary is repaired", || present(&servers.primary) == count());
+    let port = servers.primary.port.to_string();
+    servers.replicas.push(Member::start(&["--replicaof", "127.0.0.1", &port]));
+    until("the new replica is found", || present(&servers.replicas[1]) == count());
+    until("health is good again", || watch.get("/health").0 == 200);
+    assert!(watch.metric("redlatch_watch_loaded_total") >= 5.0 * count() as f64);
+    assert!(watch.metric("redlatch_watch_longest_gap_seconds") > 0.0);
+    assert!(watch.metric("redlatch_watch_rounds_total") > 3.0);
+    let up = format!("redlatch_watch_node_up{{node=\"{}\",role=\"replica\"}}", servers.replicas[1].address());
+    assert_eq!(watch.metric(&up), 1.0);
+    assert_eq!(watch.get("/nothing").0, 404);
+    watch.running.signal("TERM");
+    let told = watch.running.answer();
+    assert_eq!(told.status, 0, "{told:?}");
+    let flushed = format!("{} (replica): loaded {}, missing for at most", servers.replicas[0].address(), count());
+    assert!(told.stdout.contains(&flushed), "{told:?}");
+    assert!(
+        told.stdout.contains(&format!("{} (primary): loaded {}\n", servers.primary.address(), count())),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn watch_follows_a_switch_of_the_primary_and_callers_find_every_script() {
+    let mut watched = Watched::start(&[]);
+    let watch = Watch::start(&watched.url());
+    until("all have all scripts", || watched.servers.iter().all(|server| present(server) == count()));
+    let first = watched.primary();
+    watched.servers[first].kill();
+    let second = watched.switched_from(first);
+    // The dead one comes back as a replica, without scripts.
+    watched.servers[first].start_again();
+    until("it follows the new primary", || !watched.servers[first].is_primary());
+    until("it has all scripts", || present(&watched.servers[first]) == count());
+    assert_eq!(on(&watched.url(), &["run", "n", "--", "true"]).answer().status, 0);
+    assert_eq!(watched.servers[second].raw().errors("NOSCRIPT"), 0);
+    watch.running.signal("INT");
+    assert_eq!(watch.running.answer().status, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_without_the_right_to_load_work_through_flush_and_restart_as_long_as_somebody_watches() {
+    let mut server = Member::start(&[]);
+    let rules = Cli::at(&server.url(), &["acl", "print", "strict"]).must();
+    let give = |server: &Member| {
+        let words = ["ACL", "SETUSER", "app", "on", ">pw"].into_iter().chain(rules.split_whitespace());
+        server.raw().must::<()>(&words.collect::<Vec<_>>());
+    };
+    give(&server);
+    let watch = Watch::start(&server.url());
+    until("the scripts are there", || present(&server) == count());
+    let url = format!("redis://app:pw@{}", server.address());
+    let client = redlatch::Client::builder().strict(true).connect(&url).await.unwrap();
+    let works = async |client: &redlatch::Client| {
+        let started = std::time::Instant::now();
+        loop {
+            match client.mutex("n").unwrap().acquire().await {
+                Ok(lease) => return drop(lease),
+                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    works(&client).await;
+    server.raw().must::<()>(&["SCRIPT", "FLUSH"]);
+    works(&client).await;
+    server.kill();
+    server.start_again();
+    give(&server);
+    works(&client).await;
+    assert_eq!(server.raw().count("eval") + server.raw().errors("NOPERM"), 0);
+    watch.running.signal("TERM");
+    assert_eq!(watch.running.answer().status, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_shows_which_versions_the_callers_are_of() {
+    let server = Member::start(&[]);
+    on(&server.url(), &["load"]).must();
+    let client = redlatch::Client::connect(&server.url()).await.unwrap();
+    let mut old = Raw::open(&server.url());
+    old.must::<()>(&["CLIENT", "SETNAME", "redlatch/0.0.9"]);
+    let text = on(&server.url(), &["status", "--callers"]).must();
+    let table = text.split("\n\n").last().unwrap();
+    let address = server.address();
+    let width = address.len();
+    assert_eq!(
+        table,
+        format!(
+            "{:<width$}  CALLERS OF VERSION  CONNECTIONS\n{address}  0.0.9               1\n{address}  {:<18}  1\n",
+            "SERVER",
+            env!("CARGO_PKG_VERSION")
+        )
+    );
+    drop(client);
+}
+
+#[test]
+fn flags_that_contradict_the_url_are_refused() {
+    let told = Cli::new(&["load", "--cluster", "--url", "unix:///tmp/x"]).answer();
+    assert_eq!(
+        (told.status, told.stderr.as_str()),
+        (78, "redlatch: --cluster and --sentinel need a URL that begins with redis:// or rediss://\n")
+    );
+    assert_eq!(Cli::new(&["load", "--sentinel", "a"]).answer().status, 2);
+    assert_eq!(Cli::new(&["load", "--tls-cert", "a"]).answer().status, 2);
+    let told = Cli::new(&["load", "--tls-ca", "/nowhere", "--url", "rediss://localhost"]).answer();
+    assert_eq!(
+        (told.status, told.stderr.as_str()),
+        (78, "redlatch: \"/nowhere\" cannot be read: No such file or directory (os error 2)\n")
+    );
+    assert_eq!(Cli::new(&["load", "--metrics-addr", "127.0.0.1:0"]).answer().status, 2);
+    let server = Member::start(&[]);
+    let told = on(&server.url(), &["load", "--watch", "--metrics-addr", "nowhere"]).answer();
+    assert_eq!(told.status, 78, "{told:?}");
+    assert!(told.stderr.starts_with("redlatch: --metrics-addr nowhere cannot be used: "), "{told:?}");
+}
