@@ -14,7 +14,7 @@
 //! # Layout
 //!
 //! - [`bundle`]: the embedded scripts as values.
-//! - [`call`]: one EVALSHA on one key, healing and typed replies.
+//! - [`call`]: one EVALSHA on one key: routing, healing and typed replies.
 //! - [`protocol`]: when a waiter asks again and when a lease ends, without I/O or clock.
 //! - the client: [`Client`], [`Lock`], [`Lease`] on tokio; [`Lock::with`], [`acquire_all`] and [`Reentrant`] on top of it.
 //! - [`blocking`]: the same for programs without tokio.

@@ -1,7 +1,7 @@
 //! All integration tests in one binary. They run real servers on free ports and sockets.
 
 mod bundle;
-mod cli;
+pub mod cli;
 mod client;
 mod conformance;
 mod exhaustive;

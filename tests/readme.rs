@@ -1,8 +1,15 @@
 //! What the README says is what is there: its synopses run as written, its digests are those of the bundle.
 
-use std::process::Command;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+};
 
-use crate::support::Server;
+use crate::{
+    cli::{Cli, until},
+    support::{Server, topology::Member},
+};
 
 const README: &str = include_str!("../README.md");
 const NGINX_README: &str = include_str!("../lua/README.md");
@@ -67,6 +74,64 @@ fn the_shell_synopsis_runs() {
 #[test]
 fn the_nginx_synopsis_is_the_one_that_the_module_s_own_readme_runs() {
     assert_eq!(block(README, "nginx"), block(NGINX_README, "nginx"));
+}
+
+/// Every fenced block of `language` in `text`.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let starts = text.split(&format!("```{language}\n")).skip(1);
+    starts.map(|rest| rest.split("```").next().expect("the block ends")).collect()
+}
+
+/// Runs `redlatch` with the words of a service until it says that it is well.
+fn serves(words: &[String]) {
+    let server = Server::start(&[]).unwrap();
+    // Any free port instead of the one in the example.
+    let port_is_free = |word: &String| if word.ends_with(":9121") { "127.0.0.1:0".to_owned() } else { word.clone() };
+    let words: Vec<_> = words.iter().map(port_is_free).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let running = Cli::at(&server.url(), &words).start();
+    running.says("/health\n");
+    let health = running.stderr().split("health at http://").nth(1).unwrap().trim().to_owned();
+    let (address, path) = health.split_once('/').unwrap();
+    until("it is well", || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.ends_with("ok\n")
+    });
+    running.signal("TERM");
+    assert_eq!(running.answer().status, 0);
+}
+
+#[test]
+fn the_unit_file_and_the_container_keep_the_scripts_there() {
+    let unit = block(README, "ini");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/redlatch ")).unwrap();
+    serves(&command.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let container = block(README, "yaml");
+    let args = container.lines().find_map(|line| line.trim().strip_prefix("args: ")).unwrap();
+    serves(&serde_json::from_str::<Vec<String>>(args).unwrap());
+}
+
+#[test]
+fn the_pipeline_and_the_strict_user_work_as_written() {
+    let server = Member::start(&["--appendonly", "yes"]);
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_redlatch")).parent().unwrap().to_owned();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let blocks = blocks(README, "sh");
+    let run = |text: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-e", "-c", text]).env("PATH", &path).env("REDLATCH_URL", server.url());
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{text}\n{output:?}");
+    };
+    let pipeline = blocks.iter().find(|text| text.contains("redlatch doctor")).unwrap();
+    run(pipeline);
+    let user = blocks.iter().find(|text| text.contains("ACL SETUSER")).unwrap();
+    run(&user.replace("redis-cli ", &format!("redis-cli -p {} ", server.port)));
+    let url = format!("redis://locks:a-password@{}", server.address());
+    assert_eq!(Cli::at(&url, &["run", "n", "--", "true"]).answer().status, 0);
 }
 
 #[test]

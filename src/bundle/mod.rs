@@ -4,6 +4,7 @@
 //! folder is never shipped. Nothing here talks to a server.
 
 mod header;
+mod lint;
 
 use std::{fmt, sync::LazyLock};
 

@@ -215,6 +215,8 @@ impl Endpoint {
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         if self.tls {
+            // A program that uses rustls too may have chosen another provider, which then counts.
+            let _ = rustls::crypto::ring::default_provider().install_default();
             redis::Client::build_with_tls(info, self.certificates.clone())
         } else {
             redis::Client::open(info)

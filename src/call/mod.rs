@@ -151,11 +151,7 @@ impl Caller {
     }
 
     /// Runs `script` on each of `calls`, keys with their arguments, in one write to each server. Waits for all replies
-    /// for at most `limit`; the outcomes are in the order of the calls.
-    ///
-    /// # Errors
-    ///
-    /// As [`run`](Self::run), each for itself.
+    /// for at most `limit`; the outcomes, as those of [`run`](Self::run), are in the order of the calls.
     ///
     /// # Cancel safety
     ///
@@ -165,11 +161,11 @@ impl Caller {
         script: &Script,
         calls: &[(&[u8], Vec<Vec<u8>>)],
         limit: Duration,
-    ) -> Result<Vec<Result<Value, Error>>, Error> {
+    ) -> Vec<Result<Value, Error>> {
         let what = || format!("{} of {} locks", script.name(), calls.len());
         let mut shares: HashMap<String, (Node, Vec<usize>, redis::Pipeline)> = HashMap::new();
         for (number, (key, args)) in calls.iter().enumerate() {
-            let node = self.node_of(key, what).await?;
+            let Ok(node) = self.node_of(key, what).await else { continue };
             let share = shares.entry(node.address().to_owned()).or_insert_with(|| (node, Vec::new(), redis::pipe()));
             share.1.push(number);
             share.2.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(*key).arg(args);
@@ -182,10 +178,17 @@ impl Caller {
                 async move { (node.each(&pipeline, limit, || what.clone()).await, node, numbers) }
             })
             .collect();
+        // What stays so had no answer: one server that is silent takes nothing from what the others say.
         let mut outcomes: Vec<_> = std::iter::repeat_with(|| Err(Error::unknown(what(), limit))).take(count).collect();
         while let Some(share) = sent.join_next().await {
             let Ok((replies, node, numbers)) = share else { continue };
-            let replies = replies.map_err(|error| self.weighed(&node, error))?;
+            let replies = match replies {
+                Ok(replies) => replies,
+                Err(error) => {
+                    self.weighed(&node, error);
+                    continue;
+                }
+            };
             for (number, reply) in numbers.into_iter().zip(replies) {
                 let (key, args) = &calls[number];
                 outcomes[number] = match reply {
@@ -194,11 +197,12 @@ impl Caller {
                         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
                         self.run(script, key, &args).await
                     }
+                    Err(error) => Err(self.weighed(&node, error)),
                     outcome => outcome,
                 };
             }
         }
-        Ok(outcomes)
+        outcomes
     }
 
     /// Sends one command to the server; to any node of a cluster.

@@ -181,7 +181,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// As [`run_each`](Self::run_each).
+    /// [`Bundle`](crate::ErrorKind::Bundle) when this program lacks the script; each outcome may be an error of its own.
     pub async fn extend_each(
         &self,
         leases: &[(&[u8], &str)],
@@ -191,7 +191,7 @@ impl Caller {
     ) -> Result<Vec<Result<Extend, Error>>, Error> {
         let args = |owner: &str| vec![owner.as_bytes().to_vec(), millis(ttl), millis(retention)];
         let calls: Vec<_> = leases.iter().map(|(key, owner)| (*key, args(owner))).collect();
-        let replies = self.run_each(script("mutex/extend")?, &calls, limit).await?;
+        let replies = self.run_each(script("mutex/extend")?, &calls, limit).await;
         Ok(replies.into_iter().map(|reply| extended(reply?)).collect())
     }
 

@@ -77,7 +77,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// As [`run_each`](Self::run_each).
+    /// [`Bundle`](crate::ErrorKind::Bundle) when this program lacks the script; each outcome may be an error of its own.
     pub async fn plain_extend_each(
         &self,
         leases: &[(&[u8], &str)],
@@ -86,7 +86,7 @@ impl Caller {
     ) -> Result<Vec<Result<PlainExtend, Error>>, Error> {
         let args = |owner: &str| vec![owner.as_bytes().to_vec(), millis(ttl)];
         let calls: Vec<_> = leases.iter().map(|(key, owner)| (*key, args(owner))).collect();
-        let replies = self.run_each(script("plain/extend")?, &calls, limit).await?;
+        let replies = self.run_each(script("plain/extend")?, &calls, limit).await;
         Ok(replies.into_iter().map(|reply| extended(reply?)).collect())
     }
 

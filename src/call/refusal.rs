@@ -21,9 +21,13 @@ pub(super) fn translate(what: &str, error: RedisError) -> Error {
     Error::new(kind, message).with_code(&code).with_source(error)
 }
 
-/// A server's words, on one line and without anything that a terminal obeys.
+/// A server's words, without anything that a terminal obeys.
 fn plain(detail: &str) -> String {
-    detail.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    let shown = |character: char| match character {
+        '\'' | '"' | '\\' => character.to_string(),
+        other => other.escape_debug().to_string(),
+    };
+    detail.chars().map(shown).collect()
 }
 
 /// A command that could not be sent because there is no connection.

@@ -37,7 +37,7 @@ pub use lease::Lease;
 pub use lock::{Attempt, Held, Lock, Mutex, Plain};
 pub use reentrant::{Reentrant, Share};
 
-/// A connection to one Redis server, shared by any number of locks.
+/// A connection to one Redis server, or to the nodes of a cluster, shared by any number of locks.
 ///
 /// Cheap to clone. Must be made and used within a tokio runtime. Locks of one client share one connection, one
 /// subscription and one client id. Do not use a client in both processes after a fork.

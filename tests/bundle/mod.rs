@@ -220,7 +220,7 @@ fn a_rebuild_sees_a_new_script_and_embeds_no_stray_file() {
     fs::copy(root().join("Cargo.lock"), at("Cargo.lock")).unwrap();
     fs::copy(root().join("src/build.rs"), at("src/build.rs")).unwrap();
     fs::create_dir(at("src/bundle")).unwrap();
-    for file in ["mod.rs", "header.rs"] {
+    for file in ["mod.rs", "header.rs", "lint.rs"] {
         fs::copy(root().join("src/bundle").join(file), at("src/bundle").join(file)).unwrap();
     }
     let main =
@@ -249,4 +249,47 @@ fn a_rebuild_sees_a_new_script_and_embeds_no_stray_file() {
     copy("mutex/release.v1.lua");
     write_sums(&["mutex/extend.v1.lua", "mutex/release.v1.lua"]);
     assert_eq!(embedded(), "mutex/extend\nmutex/release\n");
+}
+
+#[test]
+fn a_flipped_bit_in_any_byte_of_a_script_or_of_its_digest_is_found() {
+    let script = bundle::embedded().unwrap().get("plain/release").unwrap();
+    let sums = format!("{}  plain/release.v1.lua\n", script.digest());
+    let parse = |sums: &[u8], source: &'static [u8]| Bundle::parse(sums, move |_| Some(source));
+    assert!(parse(sums.as_bytes(), script.source()).is_ok());
+    for at in 0..script.source().len() {
+        let mut changed = script.source().to_vec();
+        changed[at] ^= 1;
+        assert!(parse(sums.as_bytes(), changed.leak()).is_err(), "byte {at}");
+    }
+    for at in 0..sums.len() - 1 {
+        let mut changed = sums.clone().into_bytes();
+        changed[at] ^= 1;
+        assert!(parse(&changed, script.source()).is_err(), "byte {at} of SHA1SUMS");
+    }
+}
+
+#[test]
+fn the_packed_crate_carries_the_scripts_with_their_digests_and_nothing_of_the_tests() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["package", "--quiet", "--offline", "--allow-dirty", "--no-verify", "--target-dir"]).arg(folder.path());
+    assert!(cargo.current_dir(root()).status().unwrap().success(), "the crate is packed");
+    let name = concat!("redlatch-", env!("CARGO_PKG_VERSION"));
+    let packed = folder.path().join(format!("package/{name}.crate"));
+    let unpacked = Command::new("tar").arg("-xzf").arg(&packed).arg("-C").arg(folder.path()).status().unwrap();
+    assert!(unpacked.success());
+    let crate_root = folder.path().join(name);
+    let check = Command::new("sha1sum")
+        .args(["--check", "--strict", "--quiet", "SHA1SUMS"])
+        .current_dir(crate_root.join("lua/scripts"))
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    assert_eq!(fs::read(crate_root.join("lua/scripts/SHA1SUMS")).unwrap(), read("lua/scripts/SHA1SUMS").into_bytes());
+    assert_eq!(
+        fs::read(crate_root.join("lua/lib/resty/redlatch/scripts.lua")).unwrap(),
+        read("lua/lib/resty/redlatch/scripts.lua").into_bytes()
+    );
+    assert!(!crate_root.join("tests").exists());
 }

@@ -270,7 +270,8 @@ fn verify_names_missing_and_modified_files() {
     let verify = || Cli::new(&["verify", "--offline", "--dir", path.to_str().unwrap()]).answer();
     let view = |state: &dyn Fn(&str) -> &'static str| {
         let count = count();
-        let mut text = format!("{count} embedded scripts agree with SHA1SUMS and their headers\n\n");
+        let mut text =
+            format!("{count} embedded scripts agree with SHA1SUMS and their headers, every server takes them\n\n");
         text += &format!("{:<26}  STATE\n", "FILE");
         for script in embedded().unwrap().scripts() {
             let file = format!("{}.v{}.lua", script.name(), script.version());
@@ -305,7 +306,7 @@ fn verify_names_missing_and_modified_files() {
 fn verify_asks_the_server_unless_it_is_to_stay_offline() {
     let server = Server::start(&[]).unwrap();
     let (node, count) = (server.socket().display().to_string(), count());
-    let embedded = format!("{count} embedded scripts agree with SHA1SUMS and their headers\n");
+    let embedded = format!("{count} embedded scripts agree with SHA1SUMS and their headers, every server takes them\n");
     assert_eq!(Cli::on(&server, &["verify"]).answer().status, 1);
     assert_eq!(Cli::on(&server, &["verify", "--offline"]).answer(), answer(0, &embedded, ""));
     Cli::on(&server, &["load"]).must();

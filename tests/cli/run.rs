@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{Cli, answer, blurred, folder, hold, is_alive, is_held, line_of, until};
-use crate::support::{Raw, Server, signal};
+use crate::support::{Raw, Server, say, setting, signal};
 
 const KEY: &str = "redlatch:m1:stock";
 
@@ -293,6 +293,73 @@ fn a_command_whose_lease_cannot_be_renewed_is_gone_before_another_can_hold_it() 
     assert_eq!(
         running.answer(),
         answer(76, "", "redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n")
+    );
+}
+
+/// As many trials as REDLATCH_TRIALS says: each time a lease that cannot be renewed any more passes to a waiter, and the
+/// command has to be gone by then. The commands ignore TERM.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_is_gone_before_another_holder_starts_in_a_thousand_trials() {
+    const AT_ONCE: u64 = 40;
+    let trials = setting("REDLATCH_TRIALS", 1000);
+    let server = Arc::new(Server::start(&[]).unwrap());
+    let next = redlatch::Client::connect(&server.url()).await.unwrap();
+    let mut done = 0;
+    while done < trials {
+        let round = AT_ONCE.min(trials - done);
+        let mut waits = tokio::task::JoinSet::new();
+        for trial in done..done + round {
+            let (server, lock) = (Arc::clone(&server), next.mutex(format!("n{trial}")).unwrap());
+            waits.spawn(async move {
+                let folder = folder();
+                let line = Line::to(&server, folder.path());
+                let pid = folder.path().join("pid");
+                let script = format!("trap '' TERM; echo $$ >{}; while :; do sleep 1000; done", quoted(&pid));
+                let name = format!("n{trial}");
+                let words = ["run", &name, "--ttl", "3s", "--grace", "200ms", "--timeout", "500ms", "--", "sh", "-c"];
+                let running = Cli::at(&line.url, &[&words[..], &[&script]].concat()).start();
+                let pid = tokio::task::spawn_blocking(move || line_of(&pid)).await.unwrap();
+                line.cut();
+                let lease = lock.acquire().await.unwrap();
+                let alive = is_alive(&pid);
+                lease.release().await.unwrap();
+                drop(running);
+                u64::from(alive)
+            });
+        }
+        while let Some(alive) = waits.join_next().await {
+            assert_eq!(alive.unwrap(), 0, "a command was alive under the next holder's lease");
+            done += 1;
+        }
+    }
+    say(&format!("commands that were gone before the next holder: {done}"));
+}
+
+#[test]
+fn status_fd_tells_what_happens_and_is_not_the_commands() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let program = env!("CARGO_BIN_EXE_redlatch");
+    let events = |script: &str, options: &str| -> Vec<serde_json::Value> {
+        let line = format!("{program} run stock --status-fd 7 {options} -- sh -c '{script}' 7>events");
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", &line]).env("REDLATCH_URL", server.url()).current_dir(folder.path());
+        assert!(shell.output().unwrap().stdout.is_empty());
+        let text = fs::read_to_string(folder.path().join("events")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let words = |events: &[serde_json::Value]| -> Vec<String> {
+        events.iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
+    };
+    let told = events("[ -e /proc/self/fd/7 ] && echo inherited; exit 5", "");
+    assert_eq!(words(&told), ["acquired", "exited", "released"]);
+    assert_eq!((&told[0]["name"], &told[1]["exit_code"]), (&"stock".into(), &5.into()));
+    assert!(told[0]["fence"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+    let told = events("sleep 1000", "--ttl 400ms --no-renew");
+    assert_eq!(words(&told), ["acquired", "stopped", "released"]);
+    let refused = Cli::on(&server, &["run", "stock", "--status-fd", "99", "--", "true"]).answer();
+    assert_eq!(
+        refused,
+        answer(78, "", "redlatch: --status-fd 99 cannot be written: No such file or directory (os error 2)\n")
     );
 }
 

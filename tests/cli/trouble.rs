@@ -339,6 +339,127 @@ fn no_log_level_shows_a_password() {
     }
 }
 
+/// Every verb, with a password in each place where one can be, against servers that take it, refuse it, or are not there.
+#[test]
+fn a_password_is_in_no_output_no_argument_and_no_environment_of_a_command() {
+    let server = Server::start(&["--requirepass", CANARY]).unwrap();
+    let other = Server::start(&["--requirepass", "another"]).unwrap();
+    let with_password = |server: &Server| format!("unix://{}?pass={CANARY}", server.socket().display());
+    let urls = [
+        with_password(&server),
+        with_password(&other),
+        format!("redis://:{CANARY}@127.0.0.1:1"),
+        format!("redis+cluster://:{CANARY}@127.0.0.1:1"),
+        format!("redis+sentinel://:{CANARY}@127.0.0.1:1/n?sentinel_password={CANARY}"),
+        format!("rediss://:{CANARY}@127.0.0.1:1"),
+        format!("nonsense://{CANARY}"),
+    ];
+    let verbs: &[&[&str]] = &[
+        &["load"],
+        &["status", "--callers"],
+        &["verify"],
+        &["acl", "check", "default"],
+        &["doctor"],
+        &["inspect", "stock"],
+        &["ls"],
+        &["acquire", "stock"],
+        &["force-release", "stock", "--reason", "a test"],
+        &["bench", "--duration", "10ms", "--clients", "1"],
+        &["run", "stock", "--", "sh", "-c", "cat /proc/$PPID/cmdline | tr '\\0' ' '"],
+    ];
+    let mut told = 0;
+    for url in &urls {
+        for verb in verbs {
+            let words = [&["-vvv", "--timeout", "200ms", "--format", "jsonl"][..], verb].concat();
+            let answer = Cli::at(url, &words).answer();
+            assert!(!answer.stdout.contains(CANARY) && !answer.stderr.contains(CANARY), "{verb:?} {answer:?}");
+            told += answer.stdout.len() + answer.stderr.len();
+        }
+    }
+    println!("searched {told} bytes for a password");
+    assert!(told > 10_000);
+}
+
+#[test]
+fn names_labels_and_errors_of_others_cannot_speak_to_a_terminal() {
+    let server = Server::start(&[]).unwrap();
+    let folder = folder();
+    let evil = "a\u{1b}]0;title\u{7}\u{202e}b";
+    let file = folder.path().join("owner");
+    let file = file.to_str().unwrap();
+    for words in [
+        &["acquire", evil, "--ttl", "1h", "--owner-file", file][..],
+        &["inspect", evil],
+        &["ls"],
+        &["ls", evil],
+        &["acquire", evil, "--owner-file", file],
+        &["force-release", evil, "--reason", evil],
+        &["force-release", evil, "--yes", "--reason", evil],
+        &["acl", "check", evil],
+        &["acl", "print", "--namespace", evil],
+        &["run", evil, "--", "true"],
+        &["show", evil],
+        &["man", evil],
+        &["doctor", "--user", evil],
+    ] {
+        let told = Cli::on(&server, words).answer();
+        for text in [&told.stdout, &told.stderr] {
+            assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{words:?} {text:?}");
+        }
+    }
+}
+
+/// A server in front of the real one that changes a digit of every digest it answers.
+fn falsifier(server: &Server, folder: &std::path::Path) -> String {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::{UnixListener, UnixStream},
+    };
+    let path = folder.join("false.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let target = server.socket();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), UnixStream::connect(&target).unwrap());
+            for (mut from, mut to, falsify) in
+                [(client.try_clone().unwrap(), server.try_clone().unwrap(), false), (server, client, true)]
+            {
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 65536];
+                    while let Ok(length @ 1..) = from.read(&mut buffer) {
+                        let bytes = &mut buffer[..length];
+                        if falsify && let Some(at) = bytes.windows(5).position(|window| window == b"$40\r\n") {
+                            bytes[at + 5] = if bytes[at + 5] == b'0' { b'1' } else { b'0' };
+                        }
+                        if to.write_all(bytes).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    format!("unix://{}", path.display())
+}
+
+#[test]
+fn a_server_that_has_other_bytes_under_a_script_is_65() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let url = falsifier(&server, folder.path());
+    let told = Cli::at(&url, &["load"]).answer();
+    let expected = "redlatch: the server has another digest for mutex/acquire than this program: something changed its \
+                    bytes on the way\n";
+    assert_eq!(told, answer(65, "", expected));
+    server_is_left_alone(&server);
+    // What was loaded is there under its own digest; the next one is not believed either.
+    let told = Cli::at(&url, &["run", "stock", "--", "true"]).answer();
+    assert_eq!(told, answer(65, "", &expected.replace("acquire", "extend")));
+}
+
+fn server_is_left_alone(server: &Server) {
+    assert_eq!(Raw::connect(server).must::<usize>(&["DBSIZE"]), 0);
+}
+
 /// The verb and its name, without the command of `run`.
 fn words_before<'a>(words: &'a [&'a str]) -> &'a [&'a str] {
     &words[..words.iter().position(|word| *word == "--").unwrap_or(words.len())]

@@ -3,6 +3,7 @@
 
 mod clock;
 mod holder;
+mod input;
 mod network;
 mod queue;
 mod renewal;

@@ -1,5 +1,7 @@
 //! The scripts as files: what the header promises is what the code does.
 
+mod versions;
+
 use std::collections::BTreeSet;
 
 use redlatch::bundle::{self, Header, Script};
@@ -92,28 +94,6 @@ fn effects_are_the_commands_in_the_code() {
             .map(str::to_owned)
             .collect();
         same("effects", header.effects.iter().cloned().collect(), called)
-    });
-}
-
-#[test]
-fn commands_and_keys_are_literal() {
-    every_script(|_, code| {
-        for call in ["redis.call(", "redis.pcall("] {
-            for (at, _) in code.match_indices(call) {
-                let arguments = &code[at + call.len()..];
-                let name = arguments.strip_prefix('\'').and_then(|rest| rest.split_once('\''));
-                let Some((name, rest)) = name else { return Err(format!("calls {}", &arguments[..20])) };
-                let uppercase = name.bytes().all(|byte| byte.is_ascii_uppercase());
-                let keyed = rest.starts_with(", KEYS[1]");
-                if !uppercase || (!keyed && !matches!(name, "TIME" | "PUBLISH")) {
-                    return Err(format!("calls {name}{}", rest.lines().next().unwrap()));
-                }
-            }
-        }
-        match after(code, "KEYS[", |c| c != ']').into_iter().find(|&key| key != "1") {
-            Some(other) => Err(format!("uses KEYS[{other}]")),
-            None => Ok(()),
-        }
     });
 }
 
@@ -221,51 +201,6 @@ fn the_hand_off_passage_is_the_same_in_all_scripts_that_have_it() {
     for (name, passage) in &passages {
         assert_eq!(*passage, passages[0].1, "{name} and mutex/acquire differ");
     }
-}
-
-#[test]
-fn files_are_plain_lua_that_every_server_takes() {
-    for script in scripts() {
-        let (name, text) = (script.name(), text(script));
-        assert!(text.len() < 16 * 1024, "{name} has {} bytes", text.len());
-        assert!(text.is_ascii(), "{name} is not ASCII");
-        assert!(!text.contains(['\r', '\t']), "{name} has a CR or a tab");
-        assert!(!text.starts_with("#!"), "{name} has a shebang");
-        assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{name} does not end with one newline");
-        assert!(text.lines().all(|line| line.trim_end() == line && line.len() <= 120), "{name} has an untidy line");
-    }
-}
-
-#[test]
-fn nothing_global_is_set_and_nothing_random_is_read() {
-    every_script(|_, code| {
-        for line in code.lines().map(str::trim_start) {
-            if line.starts_with("function ") {
-                return Err(format!("defines a global: {line}"));
-            }
-            let Some((names, _)) = line.split_once(" = ") else { continue };
-            let assigns = names.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_, ".contains(&byte));
-            if assigns && !names.starts_with("local ") && !names.starts_with("if ") && !names.starts_with("for ") {
-                for name in names.split(", ") {
-                    let local = code.lines().any(|line| {
-                        let declared =
-                            line.trim_start().strip_prefix("local ").map(|rest| rest.split(" = ").next().unwrap());
-                        declared.is_some_and(|names| names.split(", ").any(|declared| declared == name))
-                            || line.contains("local function") && line.contains(&format!("({name}, "))
-                    });
-                    if !local {
-                        return Err(format!("assigns the global {name}"));
-                    }
-                }
-            }
-        }
-        // Redis 6.2 can replicate scripts by running them again.
-        let forbidden = ["math.random", "RANDOMKEY", "SRANDMEMBER", "os.", "loadstring", "_G", "cjson"];
-        match forbidden.iter().find(|word| code.contains(*word)) {
-            Some(word) => Err(format!("uses {word}")),
-            None => Ok(()),
-        }
-    });
 }
 
 #[test]

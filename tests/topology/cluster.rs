@@ -30,7 +30,7 @@ fn names(cluster: &Cluster) -> Vec<(usize, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cluster_locks_live_where_their_slot_is_and_waiters_are_told_from_every_node() {
+async fn r12_cluster_locks_live_where_their_slot_is_and_waiters_are_told_from_every_node() {
     let cluster = Cluster::start(&[]);
     let client = patient().connect(&cluster.url()).await.unwrap();
     let other = patient().connect(&cluster.url()).await.unwrap();
@@ -177,4 +177,22 @@ async fn a_stopped_primary_delays_only_its_own_locks() {
     cluster.members[names[0].0].signal("CONT");
     say(&format!("two locks of other nodes while one is stopped: {took:?}"));
     assert!(took < Duration::from_millis(500), "they waited for the stopped node: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_primary_ends_only_the_leases_that_it_has() {
+    let cluster = Cluster::start(&["--cluster-replica-no-failover", "yes", "--cluster-require-full-coverage", "no"]);
+    let client = patient().ttl(Duration::from_secs(3)).connect(&cluster.url()).await.unwrap();
+    let names = names(&cluster);
+    let mut leases = Vec::new();
+    for (_, name) in &names {
+        leases.push(acquire(&client, name).await);
+    }
+    cluster.members[names[0].0].signal("STOP");
+    let told = tokio::time::timeout(Duration::from_secs(10), leases[0].lost()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let kept: Vec<_> = leases[1..].iter().map(|lease| !lease.is_lost()).collect();
+    cluster.members[names[0].0].signal("CONT");
+    assert!(told.is_ok(), "the holder was not told");
+    assert_eq!(kept, [true, true]);
 }

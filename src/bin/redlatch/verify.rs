@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     fleet::{Answer, failure_of_all, named},
+    load::title,
     opt::{Global, VerifyOptions},
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{bad, good, table},
@@ -16,7 +17,8 @@ use crate::{
 /// Checks the embedded scripts, then what else was asked for.
 pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome, Failure> {
     let scripts = bundle::embedded().map_err(redlatch::Error::from)?.scripts();
-    let mut text = format!("{} embedded scripts agree with SHA1SUMS and their headers\n", scripts.len());
+    let mut text =
+        format!("{} embedded scripts agree with SHA1SUMS and their headers, every server takes them\n", scripts.len());
     let mut data = json!({ "embedded": scripts.len() });
     let mut problems = Vec::new();
     if let Some(folder) = &options.dir {
@@ -33,6 +35,10 @@ pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome,
                 _ => "restore it: a released script never changes, a change is a new version beside it",
             })
         }));
+    }
+    for script in scripts {
+        let unportable = script.unportable();
+        problems.extend(unportable.iter().map(|what| Problem::new("unportable", format!("{} {what}", title(script)))));
     }
     let different = !problems.is_empty();
     let mut outcome = Outcome { problems, ..Outcome::new(text, data) };
