@@ -78,8 +78,8 @@ fn the_nginx_synopsis_is_the_one_that_the_module_s_own_readme_runs() {
 
 /// Every fenced block of `language` in `text`.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
-    let starts = text.split(&format!("```{language}\n")).skip(1);
-    starts.map(|rest| rest.split("```").next().expect("the block ends")).collect()
+    let start = format!("```{language}\n");
+    text.split(&start).skip(1).map(|rest| rest.split("```").next().expect("the block ends")).collect()
 }
 
 /// Runs `redlatch` with the words of a service until it says that it is well.

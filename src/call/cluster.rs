@@ -40,7 +40,7 @@ struct Inner {
     asking: tokio::sync::Mutex<()>,
 }
 
-/// The address of the owner of each slot, ranges by their last slot, and the addresses of all replicas.
+/// The first and last slot of each range with the address of its owner, and the addresses of all replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Map {
     owners: Vec<(u16, u16, String)>,
@@ -87,7 +87,7 @@ impl Cluster {
         map.owners.iter().find(|(first, last, _)| (*first..=*last).contains(&slot)).map(|(_, _, owner)| owner.clone())
     }
 
-    /// The node at `address`, which a redirection named. The map is looked at again before the next call.
+    /// The node at `address`, which a redirection by `asked` named.
     pub(super) fn redirected(&self, asked: &Node, address: &str) -> Option<Node> {
         // Without a host it is that of the node which answered.
         let address = match (address.strip_prefix(':'), asked.address().rsplit_once(':')) {
@@ -146,8 +146,8 @@ impl Cluster {
 
     fn learn(&self, map: Map) {
         let (before, _) = self.all();
-        self.0.doubted.store(false, Ordering::Release);
         *lock(&self.0.map) = map;
+        self.0.doubted.store(false, Ordering::Release);
         let (owners, _) = self.all();
         if before != owners {
             tracing::info!(?owners, "the owners of the cluster's slots are others now");

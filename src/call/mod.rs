@@ -232,7 +232,7 @@ impl Caller {
     /// As [`run`](Self::run).
     pub async fn server_us(&self, key: &[u8]) -> Result<Option<u64>, Error> {
         let what = || "TIME".to_owned();
-        match self.node_of(key, what).await?.command(&redis::cmd("TIME"), what).await {
+        match self.command_on(key, &redis::cmd("TIME"), what).await {
             Ok(reply) => {
                 let (seconds, micros): (u64, u64) =
                     redis::from_redis_value(reply).map_err(|_| reply::unexpected("TIME"))?;

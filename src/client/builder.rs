@@ -161,7 +161,10 @@ impl ClientBuilder {
             }
         }
         let mut server_clocks = HashMap::new();
-        if let Some(server_us) = caller.server_us(b"").await? {
+        // The nodes of a cluster are asked when they are needed: one that is down concerns its own locks only.
+        if !endpoint.is_cluster()
+            && let Some(server_us) = caller.server_us(b"").await?
+        {
             let server_clock: &mut ServerClock = server_clocks.entry(caller.server_of(b"")).or_default();
             server_clock.learn(server_us, clock::now());
         }

@@ -125,3 +125,22 @@ fn parse(payload: &[u8]) -> Option<(&str, Wake)> {
     let (owner, fence, lease) = (words.next()?, words.next()?, words.next()?);
     Some((owner, Wake::Granted { fence: fence.parse().ok()?, lease: Duration::from_millis(lease.parse().ok()?) }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hears(in_order: bool) -> Wake {
+        let inbox = Inbox::new("inbox".to_owned(), in_order);
+        let mut listener = inbox.listen("o:1");
+        let data = vec![Value::BulkString(b"inbox".to_vec()), Value::BulkString(b"o:1 7 3000".to_vec())];
+        inbox.receive(PushInfo { kind: PushKind::Message, data });
+        listener.heard().expect("the message is for this waiter")
+    }
+
+    #[test]
+    fn a_message_by_way_of_another_server_proves_nothing() {
+        assert!(matches!(hears(true), Wake::Granted { lease, .. } if lease == Duration::from_secs(3)));
+        assert!(matches!(hears(false), Wake::Told));
+    }
+}

@@ -331,6 +331,16 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_that_is_only_told_of_is_asked_for() {
+        let mut acquiring = waiting(0, 5, None);
+        acquiring.told(at(10));
+        assert!(matches!(acquiring.step(at(10)), Step::Ask(_)));
+        acquiring.told(at(12));
+        acquiring.answered(at(10), queued(1, 900), at(15), 1.0);
+        assert!(matches!(acquiring.step(at(15)), Step::Ask(_)), "the message may be newer than the answer");
+    }
+
+    #[test]
     fn a_pushed_grant_counts_from_the_last_answered_question() {
         let mut acquiring = waiting(0, 5, None);
         acquiring.pushed(fence(), TTL, at(300));

@@ -151,6 +151,19 @@ fn sentinels_and_clusters_are_found_by_url_or_by_flags() {
     for name in ["a", "b", "c", "d"] {
         assert_eq!(on(&cluster.url(), &["run", name, "--", "true"]).answer().status, 0);
     }
+    // With the rights that are printed for it.
+    for (url, members) in [(watched.url(), &watched.servers), (cluster.url(), &cluster.members)] {
+        let rules = on(&url, &["acl", "print", "strict"]).must();
+        for member in members {
+            let words = ["ACL", "SETUSER", "app", "on", ">pw"].into_iter().chain(rules.split_whitespace());
+            member.raw().must::<()>(&words.collect::<Vec<_>>());
+        }
+        let url = url.replace("://", "://app:pw@");
+        for name in ["a", "b", "c", "d"] {
+            let told = on(&url, &["run", name, "--", "true"]).answer();
+            assert_eq!((told.status, told.stderr.as_str()), (0, ""), "{url}");
+        }
+    }
     // A node of a cluster that is taken for a single server says what to do.
     let told = (0..20).map(|number| Cli::at(&cluster.members[0].url(), &["inspect", &number.to_string()]).answer());
     let moved: Vec<Answer> = told.filter(|told| told.status == 78).collect();

@@ -242,6 +242,31 @@ fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
 }
 
 #[test]
+fn inspect_follows_a_lock_until_it_is_told_to_stop() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let following = Cli::on(&server, &["inspect", "stock", "--follow", "--format", "jsonl"]).start();
+    let seen = |count: usize| until("it is shown", || following.stdout().lines().count() == count);
+    seen(1);
+    let owner = hold(&server, "stock", folder.path());
+    seen(2);
+    Cli::on(&server, &["release", "stock", "--owner-file", &owner]).must();
+    seen(3);
+    following.signal("INT");
+    let told = following.answer();
+    assert_eq!((told.status, told.stderr.as_str()), (0, ""));
+    let held: Vec<_> = told
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["held"].as_bool().unwrap())
+        .collect();
+    assert_eq!(held, [false, true, false]);
+    let following = Cli::on(&server, &["inspect", "stock", "-f"]).start();
+    until("it is shown", || following.stdout().contains("state         free\n"));
+    following.signal("TERM");
+    assert_eq!(following.answer().status, 0);
+}
+
+#[test]
 fn force_release_of_a_free_lock_is_1() {
     let server = Server::start(&[]).unwrap();
     assert_eq!(

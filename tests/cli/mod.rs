@@ -131,6 +131,11 @@ impl Running {
         }
     }
 
+    /// What it has written to stdout so far.
+    pub fn stdout(&self) -> String {
+        text(&self.stdout)
+    }
+
     /// What it has said on stderr so far.
     pub fn stderr(&self) -> String {
         text(&self.stderr)

@@ -178,5 +178,7 @@ fn the_rights_in_the_readme_are_enough() {
     let all = user("all", &[]);
     visit(&all);
     assert!(!all.error_log().contains("NOPERM"), "{}", all.error_log());
+    let connected = ask::<String>(&redis, &["CLIENT", "LIST"]);
+    assert!(connected.contains(concat!(" name=redlatch/", env!("CARGO_PKG_VERSION"), " ")), "{connected}");
     visit(&user("quiet", &["+subscribe", "&redlatch:inbox:*", "+publish"]));
 }

@@ -74,7 +74,14 @@ async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
         let (source, target) = (&cluster.members[source], &cluster.members[target]);
         open(&slot, source, target);
         tokio::time::sleep(Duration::from_millis(200)).await;
+        // No key is there yet, then some are here and some there: each call finds its node by itself.
+        let caller = client.caller();
+        caller
+            .inspect(format!("redlatch:m1:{{moving}}never{turn}").as_bytes(), 0)
+            .await
+            .expect("it is asked for there");
         moved += move_keys(&slot, source, target);
+        caller.inspect(b"redlatch:m1:{moving}held", 0).await.expect("it was moved");
         tokio::time::sleep(Duration::from_millis(200)).await;
         close(&slot, &cluster, target);
         tokio::time::sleep(Duration::from_millis(if turn == 5 { 1500 } else { 100 })).await;

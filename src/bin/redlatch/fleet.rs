@@ -18,6 +18,9 @@ use crate::{
     outcome::{Cause, Failure, Problem},
 };
 
+/// How many times the timeout of one command the work on one server may take. One that does not answer is given up at
+/// the first command.
+const COMMANDS: u32 = 10;
 /// From how many servers on progress is shown.
 const MANY: usize = 4;
 
@@ -35,8 +38,8 @@ impl Global {
         Ok(self.caller().await?.servers().await?)
     }
 
-    /// Does `work` on each of `servers`, all at the same time, each for at most the timeout; answers are in the order
-    /// of the servers.
+    /// Does `work` on each of `servers`, all at the same time, each with a deadline of its own; answers are in the
+    /// order of the servers.
     pub async fn on_each<T, F>(
         &self,
         servers: Vec<Server>,
@@ -55,9 +58,12 @@ impl Global {
                 let work = Arc::clone(&work);
                 async move {
                     let asked = async { work(Caller::connect(&server.endpoint, timeout, true, |_| {}).await?).await };
-                    let outcome = match tokio::time::timeout(timeout, asked).await {
+                    let outcome = match tokio::time::timeout(timeout * COMMANDS, asked).await {
                         Ok(outcome) => outcome.map_err(Failure::from),
-                        Err(_) => Err(Failure::new(Cause::Unavailable, format!("no answer within {}", show(timeout)))),
+                        Err(_) => Err(Failure::new(
+                            Cause::Unavailable,
+                            format!("it was not done within {}", show(timeout * COMMANDS)),
+                        )),
                     };
                     (number, Answer { server, outcome })
                 }

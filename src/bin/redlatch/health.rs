@@ -45,9 +45,9 @@ struct State {
 }
 
 impl Health {
-    /// A round takes at most `stale`.
+    /// A round that ended longer than `stale` ago is no news.
     pub fn new(stale: Duration) -> Self {
-        Self { state: Arc::default(), stale: stale * 2 }
+        Self { state: Arc::default(), stale }
     }
 
     /// What a round found.

@@ -22,7 +22,7 @@ use crate::{
 /// Looks at all servers every `interval` until TERM, INT, HUP or QUIT.
 pub async fn watch(options: &LoadOptions, global: &Global, interval: Duration) -> Result<Outcome, Failure> {
     let mut signals = Signals::listen()?;
-    let health = Health::new(interval + global.timeout);
+    let health = Health::new(interval * 2 + global.timeout * 4);
     if let Some(address) = &options.metrics_addr {
         let address = health.serve(address)?;
         if !global.quiet {
