@@ -52,7 +52,7 @@ impl Live {
 /// Says which server to connect to; asked before each attempt, because that may change.
 pub(super) enum Seek {
     /// Always the same address. A host name is looked up anew each time.
-    Fixed(Client),
+    Fixed(Box<Client>),
     /// The primary that the sentinels name.
     Primary(Arc<Sentinels>),
     /// Any of these addresses, another one each time.

@@ -40,7 +40,7 @@ const HOPS: usize = 5;
 #[derive(Clone)]
 pub struct Caller {
     servers: Servers,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     timeout: Duration,
     strict: bool,
 }
@@ -70,7 +70,7 @@ impl Caller {
         let one = |connection| Node::new(endpoint.to_string(), connection, timeout);
         let servers = match &endpoint.topology {
             Topology::Single(address) => {
-                let seek = Seek::Fixed(endpoint.client(address.clone()).map_err(invalid)?);
+                let seek = Seek::Fixed(Box::new(endpoint.client(address.clone()).map_err(invalid)?));
                 Servers::One { node: one(Connection::new(seek, timeout, on_push)), sentinels: None }
             }
             Topology::Sentinel { sentinels, primary, login } => {
@@ -94,7 +94,7 @@ impl Caller {
         };
         let what = format!("connecting to {endpoint}");
         match tokio::time::timeout(timeout, connected).await {
-            Ok(Ok(())) => Ok(Self { servers, endpoint: endpoint.clone(), timeout, strict }),
+            Ok(Ok(())) => Ok(Self { servers, endpoint: Arc::new(endpoint.clone()), timeout, strict }),
             Ok(Err(error)) if !error.is_timeout() => Err(refusal::not_connected(&endpoint.to_string(), &what, error)),
             Ok(Err(_)) | Err(_) => {
                 Err(Error::new(ErrorKind::Unavailable, format!("{what} took longer than {timeout:?}")))

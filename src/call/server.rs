@@ -73,7 +73,7 @@ impl Caller {
 
     /// The one server, and the replicas that it knows.
     async fn with_replicas(&self) -> Result<Vec<Server>, Error> {
-        let own = |role| Server { address: self.endpoint.to_string(), role, endpoint: self.endpoint.clone() };
+        let own = |role| Server { address: self.endpoint.to_string(), role, endpoint: Endpoint::clone(&self.endpoint) };
         let reply = match self.command(&redis::cmd("ROLE"), || "ROLE".to_owned()).await {
             Ok(reply) => reply,
             Err(error) if error.code() == Some("NOPERM") => return Ok(vec![own(Role::Unknown)]),

@@ -131,5 +131,5 @@ impl Right {
 
 /// A key that `pattern` matches, if it is as simple as most are.
 fn example_of(pattern: &str) -> String {
-    pattern.replace('*', "x").replace('?', "x")
+    pattern.replace(['*', '?'], "x")
 }

@@ -47,8 +47,11 @@ enum Look {
     /// One server after the other.
     Each(fn(&Facts, Role) -> Seen),
     /// All servers together, also those that did not answer.
-    All(fn(&[Answer<Facts>]) -> Vec<(Option<String>, Seen)>),
+    All(fn(&[Answer<Facts>]) -> SeenOn),
 }
+
+/// What is found on which server; on `None` where it is about all.
+type SeenOn = Vec<(Option<String>, Seen)>;
 
 /// What is found, in words, and the fix.
 enum Seen {
@@ -132,7 +135,7 @@ impl State {
     }
 }
 
-fn reachable(answers: &[Answer<Facts>]) -> Vec<(Option<String>, Seen)> {
+fn reachable(answers: &[Answer<Facts>]) -> SeenOn {
     let silent: Vec<_> = answers
         .iter()
         .filter_map(|answer| {
@@ -284,7 +287,7 @@ fn persistence(facts: &Facts, _: Role) -> Seen {
     }
 }
 
-fn clocks(answers: &[Answer<Facts>]) -> Vec<(Option<String>, Seen)> {
+fn clocks(answers: &[Answer<Facts>]) -> SeenOn {
     let ahead: Vec<_> = answers
         .iter()
         .filter_map(|answer| Some((answer.server.address.as_str(), answer.outcome.as_ref().ok()?.ahead_ms?)))
