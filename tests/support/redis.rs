@@ -7,6 +7,8 @@ pub use redlatch::private_server::PrivateServer as Server;
 /// A plain Redis connection: what a caller without our client sees.
 pub struct Raw {
     connection: redis::Connection,
+    /// Where to connect again when the server cuts the connection, as one does whose role changes.
+    again: Option<String>,
 }
 
 impl Raw {
@@ -18,15 +20,15 @@ impl Raw {
     /// Connects to `url`.
     pub fn open(url: &str) -> Self {
         let client = redis::Client::open(url).expect("the URL is valid");
-        Self { connection: client.get_connection().expect("the server accepts") }
+        Self { connection: client.get_connection().expect("the server accepts"), again: None }
     }
 
-    /// The same with errors, and with replies that must come within seconds.
+    /// The same with errors, with replies that must come within seconds, and for servers whose role changes.
     pub fn try_open(url: &str) -> redis::RedisResult<Self> {
         let limit = std::time::Duration::from_secs(5);
         let connection = redis::Client::open(url)?.get_connection_with_timeout(limit)?;
         connection.set_read_timeout(Some(limit))?;
-        Ok(Self { connection })
+        Ok(Self { connection, again: Some(url.to_owned()) })
     }
 
     /// Runs one command given as words.
@@ -35,7 +37,13 @@ impl Raw {
         words.iter().for_each(|word| {
             command.arg(*word);
         });
-        command.query(&mut self.connection)
+        match (command.query(&mut self.connection), &self.again) {
+            (Err(error), Some(url)) if error.is_io_error() && !error.is_timeout() => {
+                self.connection = Self::try_open(url)?.connection;
+                command.query(&mut self.connection)
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// Runs one command of text words that must succeed.

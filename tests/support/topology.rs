@@ -82,7 +82,12 @@ impl Member {
 
     /// A plain connection that gives up after a while.
     pub fn raw(&self) -> Raw {
-        self.try_raw().expect("the server answers")
+        let mut raw = None;
+        until("the server answers", || {
+            raw = self.try_raw();
+            raw.is_some()
+        });
+        raw.expect("it has answered")
     }
 
     fn try_raw(&self) -> Option<Raw> {

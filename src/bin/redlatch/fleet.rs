@@ -102,16 +102,22 @@ impl<T> Answer<T> {
     }
 }
 
-/// The failure that stands for all, when no server did its work.
+/// The failure that stands for all: no server did its work, or one has other bytes under a script, which no other makes
+/// good.
 pub fn failure_of_all<T>(answers: &mut Vec<Answer<T>>) -> Option<Failure> {
-    if answers.iter().any(|answer| answer.outcome.is_ok()) {
+    let falsified = |answer: &Answer<T>| answer.outcome.as_ref().is_err_and(|failure| failure.cause == Cause::Bundle);
+    let one = match answers.iter().position(falsified) {
+        Some(falsified) => falsified,
+        None if answers.iter().any(|answer| answer.outcome.is_ok()) => return None,
+        None => 0,
+    };
+    if answers.is_empty() {
         return None;
     }
-    answers.drain(..).find_map(|answer| {
-        let mut failure = answer.outcome.err()?;
-        failure.problem.node = Some(answer.server.address);
-        Some(failure)
-    })
+    let Answer { server, outcome } = answers.swap_remove(one);
+    let mut failure = outcome.err()?;
+    failure.problem.node = Some(server.address);
+    Some(failure)
 }
 
 /// `all 8 scripts are on …`: one server by its address, more by their number.
