@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use redis::{ConnectionAddr, ErrorKind, RedisError, RedisResult, Value};
 use tokio::task::JoinSet;
 
 use super::{
-    connection::{Connection, Members, Seek},
+    connection::{Connection, Members, Seek, lock},
     endpoint::Endpoint,
     node::Node,
 };
@@ -211,10 +211,6 @@ fn slot(key: &[u8]) -> u16 {
 
 fn unowned() -> RedisError {
     (ErrorKind::Io, "no node of the cluster says who owns the slot").into()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -17,13 +17,10 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::{Duration, Instant},
 };
 
+pub use crate::support::until;
 use crate::support::{Server, signal};
-
-/// A hang guard, never a measure.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One call of the program, without any setting of whoever runs the tests.
 pub struct Cli {
@@ -177,16 +174,6 @@ impl fmt::Debug for Answer {
 
 pub fn answer(status: i32, stdout: &str, stderr: &str) -> Answer {
     Answer { status, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
-}
-
-/// Waits for a condition.
-#[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < PATIENCE, "still waiting: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// The text of `path` once it is there and its line is complete.

@@ -20,3 +20,13 @@ pub fn setting(variable: &str, default: u64) -> u64 {
 pub fn say(line: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
 }
+
+/// Waits for a condition, for at most a minute: a hang guard, never a measure.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed().as_secs() < 60, "still waiting: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}

@@ -4,15 +4,12 @@
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
+pub use super::until;
 use super::{Raw, signal};
-
-/// A hang guard, never a measure.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One redis-server on a port, as a server or as a sentinel.
 pub struct Member {
@@ -298,15 +295,6 @@ impl Member {
     /// Its id in the cluster.
     pub fn id(&self) -> String {
         self.raw().must(&["CLUSTER", "MYID"])
-    }
-}
-
-#[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < PATIENCE, "still waiting: {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

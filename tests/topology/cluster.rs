@@ -7,7 +7,7 @@ use std::{
 
 use redlatch::{Attempt, ErrorKind};
 
-use super::{acquire, assert_bitten, fence, load, once, patient};
+use super::{acquire, assert_bitten, deadline_ms, fence, load, once, outlive, patient};
 use crate::support::{
     say,
     topology::{Cluster, until},
@@ -193,7 +193,9 @@ async fn a_stopped_primary_ends_only_the_leases_that_it_has() {
     }
     cluster.members[names[0].0].signal("STOP");
     let told = tokio::time::timeout(Duration::from_secs(10), leases[0].lost()).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    for (member, name) in &names[1..] {
+        outlive(&cluster.members[*member], deadline_ms(&cluster.members[*member], name));
+    }
     let kept: Vec<_> = leases[1..].iter().map(|lease| !lease.is_lost()).collect();
     cluster.members[names[0].0].signal("CONT");
     assert!(told.is_ok(), "the holder was not told");

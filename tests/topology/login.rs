@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redlatch::{ClientBuilder, Error, ErrorKind, call::Endpoint};
 
-use super::{acquire, assert_bitten, once, patient};
+use super::{acquire, assert_bitten, deadline_ms, once, outlive, patient};
 use crate::support::topology::{Member, until};
 
 fn endpoint(server: &Member, user: &str, password: &str) -> Endpoint {
@@ -47,10 +47,11 @@ async fn n11_a_user_who_is_switched_off_for_a_while_keeps_the_lease_and_makes_no
     until("a renewal was refused", || refusals() > 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let tries = raw.count("hello") - before;
+    let deadline_ms = deadline_ms(&server, "n");
     raw.must::<()>(&["ACL", "SETUSER", "app", "on"]);
     assert_bitten("logins that were refused", refusals());
     assert!(tries < 40, "{tries} logins in a second");
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    outlive(&server, deadline_ms);
     assert!(!lease.is_lost());
     lease.release().await.unwrap();
 }
@@ -67,7 +68,7 @@ async fn n11_a_password_is_changed_without_losing_a_lease() {
     let after = patient().connect_to(&endpoint(&server, "app", "new")).await.unwrap();
     once(&after, "other").await;
     raw.must::<()>(&["ACL", "SETUSER", "app", "<old"]);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    outlive(&server, deadline_ms(&server, "n"));
     assert!(!lease.is_lost());
     lease.release().await.unwrap();
     assert_bitten("renewals", raw.count("evalsha"));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use redlatch::{Client, ClientBuilder, Lease, bundle::embedded};
 
-use crate::support::topology::Member;
+use crate::support::topology::{Member, until};
 
 /// Leases that outlive a switch of the primary.
 fn patient() -> ClientBuilder {
@@ -21,6 +21,16 @@ fn patient() -> ClientBuilder {
 
 async fn acquire(client: &Client, name: &str) -> Lease {
     client.mutex(name).unwrap().acquire().await.unwrap()
+}
+
+/// Until when `member` says that the mutex `name` is held, in milliseconds of its clock.
+fn deadline_ms(member: &Member, name: &str) -> u64 {
+    member.raw().must(&["HGET", &format!("redlatch:m1:{name}"), "deadline_ms"])
+}
+
+/// Waits until it is later than `deadline_ms` on `member`: who still has the lease then has renewed it.
+fn outlive(member: &Member, deadline_ms: u64) {
+    until("the lease would be over without a renewal", || member.raw().now_ms() > deadline_ms);
 }
 
 /// Acquires and releases `name` once, and returns the fence.
