@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redlatch::{Attempt, Client, Error, bundle::embedded, call::Caller};
 
-use super::{Cli, until};
+use super::{Cli, answer, assert_fails, until};
 use crate::support::{
     Raw,
     topology::{Member, Replicated},
@@ -187,9 +187,11 @@ fn check_finds_what_a_user_lacks_and_who_is_unknown() {
         + &problem("subscribe redlatch:inbox:id", "subscribe");
     assert_eq!(told.stderr, expected);
     assert_eq!(check(&["app", "deployer"]).status, 1);
-    let told = check(&["nobody"]);
-    assert_eq!(
-        (told.status, told.stderr.as_str()),
-        (78, "redlatch: ACL DRYRUN was refused (ERR): User 'nobody' not found\n")
+    let expected = "redlatch: ACL DRYRUN was refused (ERR): User 'nobody' not found\n";
+    assert_fails(
+        &server.url(),
+        &["acl", "check", "nobody"],
+        &answer(78, "", expected),
+        &[("configuration", &server.address())],
     );
 }

@@ -4,7 +4,7 @@ use std::{fs, io::Write, process::Stdio};
 
 use redlatch::bundle::embedded;
 
-use super::{Answer, Cli, answer, folder};
+use super::{Cli, answer, assert_fails, folder};
 use crate::support::{Raw, Server};
 
 fn table(state: &str) -> String {
@@ -77,16 +77,18 @@ fn status_shows_drift_after_a_flush_and_check_fails_on_it() {
     assert_eq!(Cli::on(&server, &["status", "--check"]).answer(), answer(0, &view("present"), ""));
     Raw::connect(&server).must::<()>(&["SCRIPT", "FLUSH"]);
     assert_eq!(Cli::on(&server, &["status"]).answer(), answer(0, &view("missing"), ""));
-    assert_eq!(
-        Cli::on(&server, &["status", "--check"]).answer(),
-        answer(
+    assert_fails(
+        &server.url(),
+        &["status", "--check"],
+        &answer(
             1,
             &view("missing"),
             &format!(
                 "redlatch: {count} of the bundle's scripts are missing on {node}\n  \
                  hint: load them with `redlatch load`\n"
-            )
-        )
+            ),
+        ),
+        &[("missing", &node)],
     );
 }
 
@@ -133,15 +135,9 @@ fn shown_bytes_have_the_digest_that_sha1sum_computes() {
 #[test]
 fn show_tells_the_contract() {
     assert_eq!(Cli::new(&["show", "plain/release"]).answer(), answer(0, &described("plain/release"), ""));
-    assert_eq!(
-        Cli::new(&["show", "plain/release@v99"]).answer(),
-        answer(
-            2,
-            "",
-            "redlatch: no script is called \"plain/release@v99\"\n  \
-             hint: `redlatch scripts` lists them; a version is written as in mutex/acquire@v1\n"
-        )
-    );
+    let expected = "redlatch: no script is called \"plain/release@v99\"\n  \
+                    hint: `redlatch scripts` lists them; a version is written as in mutex/acquire@v1\n";
+    assert_fails("", &["show", "plain/release@v99"], &answer(2, "", expected), &[("usage", "")]);
 }
 
 fn described(name: &str) -> String {
@@ -241,22 +237,23 @@ fn export_check_finds_a_changed_and_a_missing_file_and_writes_neither() {
     let folder = folder();
     let path = folder.path().join("scripts.lua");
     let file = path.to_str().unwrap();
-    let check = || Cli::new(&["export", "--as", "lua", "--out", file, "--check"]).answer();
-    let differs = |what: &str| -> Answer {
+    let check = ["export", "--as", "lua", "--out", file, "--check"];
+    let differs = |what: &str| {
         let hint = "write it with `redlatch export --as lua --out …`";
-        answer(1, "", &format!("redlatch: \"{file}\" {what}\n  hint: {hint}\n"))
+        let expected = format!("redlatch: \"{file}\" {what}\n  hint: {hint}\n");
+        assert_fails("", &check, &answer(1, "", &expected), &[("differs", "")]);
     };
-    assert_eq!(check(), differs("is missing"));
+    differs("is missing");
     assert!(!path.exists());
     assert_eq!(
         Cli::new(&["export", "--as", "lua", "--out", file]).answer(),
         answer(0, "", &format!("redlatch: \"{file}\" is written\n"))
     );
-    assert_eq!(check(), answer(0, "", ""));
+    assert_eq!(Cli::new(&check).answer(), answer(0, "", ""));
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() = b' ';
     fs::write(&path, &bytes).unwrap();
-    assert_eq!(check(), differs("differs from this bundle"));
+    differs("differs from this bundle");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -267,7 +264,7 @@ fn verify_names_missing_and_modified_files() {
     let copied = std::process::Command::new("cp").args(["-r", root]).arg(folder.path()).status().unwrap();
     assert!(copied.success());
     let path = folder.path().join("scripts");
-    let verify = || Cli::new(&["verify", "--offline", "--dir", path.to_str().unwrap()]).answer();
+    let verify = ["verify", "--offline", "--dir", path.to_str().unwrap()];
     let view = |state: &dyn Fn(&str) -> &'static str| {
         let count = count();
         let mut text =
@@ -279,7 +276,7 @@ fn verify_names_missing_and_modified_files() {
         }
         text
     };
-    assert_eq!(verify(), answer(0, &view(&|_| "ok"), ""));
+    assert_eq!(Cli::new(&verify).answer(), answer(0, &view(&|_| "ok"), ""));
     fs::remove_file(path.join("plain/extend.v1.lua")).unwrap();
     let mut bytes = fs::read(path.join("mutex/extend.v1.lua")).unwrap();
     bytes.push(b'\n');
@@ -289,17 +286,15 @@ fn verify_names_missing_and_modified_files() {
         "mutex/extend.v1.lua" => "modified",
         _ => "ok",
     };
-    assert_eq!(
-        verify(),
-        answer(
-            1,
-            &view(&state),
-            "redlatch: mutex/extend.v1.lua is modified\n  \
-             hint: restore it: a released script never changes, a change is a new version beside it\n\
-             redlatch: plain/extend.v1.lua is missing\n  \
-             hint: restore it: a released script is never removed\n"
-        )
+    let expected = answer(
+        1,
+        &view(&state),
+        "redlatch: mutex/extend.v1.lua is modified\n  \
+         hint: restore it: a released script never changes, a change is a new version beside it\n\
+         redlatch: plain/extend.v1.lua is missing\n  \
+         hint: restore it: a released script is never removed\n",
     );
+    assert_fails("", &verify, &expected, &[("modified", ""), ("missing", "")]);
 }
 
 #[test]
@@ -307,7 +302,10 @@ fn verify_asks_the_server_unless_it_is_to_stay_offline() {
     let server = Server::start(&[]).unwrap();
     let (node, count) = (server.socket().display().to_string(), count());
     let embedded = format!("{count} embedded scripts agree with SHA1SUMS and their headers, every server takes them\n");
-    assert_eq!(Cli::on(&server, &["verify"]).answer().status, 1);
+    let missing = format!(
+        "redlatch: {count} of the bundle's scripts are missing on {node}\n  hint: load them with `redlatch load`\n"
+    );
+    assert_fails(&server.url(), &["verify"], &answer(1, &embedded, &missing), &[("missing", &node)]);
     assert_eq!(Cli::on(&server, &["verify", "--offline"]).answer(), answer(0, &embedded, ""));
     Cli::on(&server, &["load"]).must();
     assert_eq!(
@@ -368,10 +366,8 @@ fn completions_and_manual_pages_know_every_verb() {
         assert!(page.contains(".SH SYNOPSIS"), "{page}");
         assert_eq!(Cli::new(&[verb, "--help"]).answer().status, 0);
     }
-    assert_eq!(
-        Cli::new(&["man", "nothing"]).answer(),
-        answer(2, "", "redlatch: no verb is called \"nothing\"\n  hint: `redlatch help` lists them\n")
-    );
+    let expected = "redlatch: no verb is called \"nothing\"\n  hint: `redlatch help` lists them\n";
+    assert_fails("", &["man", "nothing"], &answer(2, "", expected), &[("usage", "")]);
 }
 
 #[test]

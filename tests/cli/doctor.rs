@@ -1,10 +1,11 @@
 //! Each planted fault is found on a real server, with its fix.
 
+use redlatch::bundle::embedded;
 use serde_json::Value;
 
-use super::Cli;
+use super::{Cli, behind, folder};
 use crate::support::{
-    ClockShim, Raw,
+    ClockShim, Raw, Server,
     topology::{Cluster, Member, Replicated, until},
 };
 
@@ -152,7 +153,7 @@ fn doctor_finds_clocks_that_differ() {
 }
 
 #[test]
-fn doctor_finds_old_callers_slow_scripts_and_made_up_ones() {
+fn doctor_finds_old_callers_and_made_up_scripts() {
     let server = healthy();
     let mut raw = server.raw();
     let mut old = Raw::open(&server.url());
@@ -166,11 +167,37 @@ fn doctor_finds_old_callers_slow_scripts_and_made_up_ones() {
     finds(&server, &["D14 warning"], 0);
     raw.must::<()>(&["SCRIPT", "FLUSH"]);
     Cli::at(&server.url(), &["load"]).must();
-    // What the slow log keeps is how long a command ran: one that waits for a stopped clock cannot be made, so the
-    // threshold is moved instead and the check has nothing to say.
-    raw.must::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
-    Cli::at(&server.url(), &["inspect", "n"]).answer();
     finds(&server, &[], 0);
+}
+
+#[test]
+fn doctor_finds_slow_scripts_of_ours_and_no_others() {
+    let server = healthy();
+    let mut raw = server.raw();
+    // A waiter's label of many megabytes, which no caller of ours sends, keeps a script busy.
+    let place = [&b"1 0 0 waiter - "[..], &vec![b'x'; 64 << 20]].concat();
+    raw.run(&[b"HSET", b"redlatch:m1:n", b"head", b"1", b"tail", b"1", b"place:1", &place]).unwrap();
+    raw.must::<u64>(&["EVAL", "return #redis.call('HGET', KEYS[1], 'place:1')", "1", "redlatch:m1:n"]);
+    raw.must::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+    finds(&server, &[], 0);
+    let inspect = embedded().unwrap().get("mutex/inspect").unwrap().digest();
+    raw.must::<redis::Value>(&["EVALSHA", inspect.as_str(), "1", "redlatch:m1:n", "1"]);
+    finds(&server, &["D11 warning"], 0);
+}
+
+/// Redis before 7.4 evicts no scripts: its INFO is given such a field.
+#[test]
+fn doctor_finds_evicted_scripts() {
+    let (server, folder) = (Server::start(&["--appendonly", "yes"]).unwrap(), folder());
+    Cli::on(&server, &["load"]).must();
+    let url = behind(&server, folder.path(), |bytes| {
+        let (field, other) = (b"total_eviction_exceeded_time:0", b"evicted_scripts:00000000000003");
+        if let Some(at) = bytes.windows(field.len()).position(|window| window == field) {
+            bytes[at..at + field.len()].copy_from_slice(other);
+        }
+    });
+    assert_eq!(found(&url, &[]), (vec!["D04 warning".to_owned()], 0));
+    assert_eq!(found(&url, &["--strict"]).1, 1);
 }
 
 #[test]

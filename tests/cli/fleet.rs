@@ -8,7 +8,9 @@ use std::{
 
 use redlatch::bundle::embedded;
 
-use super::{Answer, Cli, Running, blurred, until};
+use serde_json::{Value, json};
+
+use super::{Answer, Cli, Running, answer, assert_fails, blurred, until};
 use crate::support::{
     Raw,
     topology::{Cluster, Member, Replicated, WATCHED, Watched},
@@ -54,27 +56,50 @@ fn a_replica_that_lacks_scripts_or_does_not_answer_is_named() {
     let (url, replica) = (servers.primary.url(), &servers.replicas[0]);
     on(&url, &["load"]).must();
     replica.raw().must::<()>(&["SCRIPT", "FLUSH"]);
-    let told = on(&url, &["status", "--check"]).answer();
     let message = format!(
         "redlatch: {} of the bundle's scripts are missing on {}\n  hint: load them with `redlatch load`\n",
         count(),
         replica.address()
     );
-    assert_eq!((told.status, &told.stderr), (1, &message), "{told:?}");
-    assert!(told.stdout.contains("present  missing\n"), "{told:?}");
+    let shown = on(&url, &["status"]).must();
+    assert!(shown.contains("present  missing\n"), "{shown}");
+    let missing = ("missing", replica.address());
+    assert_fails(&url, &["status", "--check"], &answer(1, &shown, &message), &[(missing.0, &missing.1)]);
     replica.signal("STOP");
     let silent = format!("redlatch: connecting to {} took longer than 300ms\n", replica.address());
     let timeout = ["--timeout", "300ms"];
-    let told = on(&url, &[&["load"][..], &timeout].concat()).answer();
-    assert_eq!((told.status, &told.stderr), (75, &silent), "{told:?}");
-    assert!(told.stdout.starts_with("nothing to do: "), "{told:?}");
-    assert_eq!(on(&url, &[&["load", "--allow-partial"][..], &timeout].concat()).answer().status, 0);
+    let partly = on(&url, &[&["load", "--allow-partial"][..], &timeout].concat()).answer();
+    assert_eq!((partly.status, &partly.stderr), (0, &silent), "{partly:?}");
+    assert!(partly.stdout.starts_with("nothing to do: "), "{partly:?}");
+    let words = [&["load"][..], &timeout].concat();
+    assert_fails(&url, &words, &Answer { status: 75, ..partly }, &[("unavailable", &replica.address())]);
     let told = on(&url, &[&["status"][..], &timeout].concat()).answer();
     assert_eq!((told.status, &told.stderr), (0, &silent), "{told:?}");
     assert!(told.stdout.contains("no answer"), "{told:?}");
     assert_eq!(on(&url, &[&["status", "--check"][..], &timeout].concat()).answer().status, 1);
     assert_eq!(on(&url, &[&["verify"][..], &timeout].concat()).answer().status, 1);
     replica.signal("CONT");
+}
+
+#[test]
+fn progress_over_many_servers_is_shown_on_a_terminal_and_nowhere_else() {
+    let servers = Replicated::start(3, &[]);
+    let url = servers.primary.url();
+    on(&url, &["load"]).must();
+    servers.replicas[0].signal("STOP");
+    let words = ["load", "--allow-partial", "--timeout", "500ms"];
+    let piped = on(&url, &words).answer();
+    let shell = format!("{} {}", env!("CARGO_BIN_EXE_redlatch"), words.join(" "));
+    let on_terminal = |shell: &str| {
+        let mut script = std::process::Command::new("timeout");
+        script.args(["60", "script", "-qec", shell, "/dev/null"]).env("REDLATCH_URL", &url).env("TERM", "xterm");
+        String::from_utf8(script.output().unwrap().stdout).unwrap()
+    };
+    let (seen, quiet) = (on_terminal(&shell), on_terminal(&format!("{shell} -q")));
+    servers.replicas[0].signal("CONT");
+    assert!(seen.contains("3 of 4 servers"), "{seen:?}");
+    assert!(!quiet.contains("of 4 servers"), "{quiet:?}");
+    assert!(!piped.stderr.contains("of 4 servers") && !piped.stdout.contains("of 4 servers"), "{piped:?}");
 }
 
 #[test]
@@ -334,19 +359,27 @@ async fn status_shows_which_versions_the_callers_are_of() {
 
 #[test]
 fn flags_that_contradict_the_url_are_refused() {
-    let told = Cli::new(&["load", "--cluster", "--url", "unix:///tmp/x"]).answer();
-    assert_eq!(
-        (told.status, told.stderr.as_str()),
-        (78, "redlatch: --cluster and --sentinel need a URL that begins with redis:// or rediss://\n")
+    let refused = |words: &[&str], stderr: &str| {
+        assert_fails("", words, &answer(78, "", stderr), &[("configuration", "")]);
+    };
+    refused(
+        &["load", "--cluster", "--url", "unix:///tmp/x"],
+        "redlatch: --cluster and --sentinel need a URL that begins with redis:// or rediss://\n",
     );
-    assert_eq!(Cli::new(&["load", "--sentinel", "a"]).answer().status, 2);
-    assert_eq!(Cli::new(&["load", "--tls-cert", "a"]).answer().status, 2);
-    let told = Cli::new(&["load", "--tls-ca", "/nowhere", "--url", "rediss://localhost"]).answer();
-    assert_eq!(
-        (told.status, told.stderr.as_str()),
-        (78, "redlatch: \"/nowhere\" cannot be read: No such file or directory (os error 2)\n")
+    refused(
+        &["load", "--tls-ca", "/nowhere", "--url", "rediss://localhost"],
+        "redlatch: \"/nowhere\" cannot be read: No such file or directory (os error 2)\n",
     );
-    assert_eq!(Cli::new(&["load", "--metrics-addr", "127.0.0.1:0"]).answer().status, 2);
+    for (option, needs) in [
+        (["--sentinel", "a"], "--master <NAME>"),
+        (["--tls-cert", "a"], "--tls-key <FILE>"),
+        (["--metrics-addr", "127.0.0.1:0"], "--watch[=<INTERVAL>]"),
+    ] {
+        let told = Cli::new(&[&["load", "--format", "json"], &option[..]].concat()).answer();
+        let object: Value = serde_json::from_str(&told.stdout).unwrap();
+        let message = format!("the following required arguments were not provided: {needs}");
+        assert_eq!((told.status, &object["errors"][0]["message"]), (2, &json!(message)), "{told:?}");
+    }
     let server = Member::start(&[]);
     let told = on(&server.url(), &["load", "--watch", "--metrics-addr", "nowhere"]).answer();
     assert_eq!(told.status, 78, "{told:?}");

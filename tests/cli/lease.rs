@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use redlatch::Client;
 
-use super::{Cli, answer, blurred, folder, hold, is_held, until};
+use super::{Cli, answer, assert_fails, blurred, folder, hold, is_held, until};
 use crate::support::{Raw, Server};
 
 #[test]
@@ -75,9 +75,11 @@ fn without_a_place_for_the_owner_token_nothing_is_acquired() {
     assert_eq!((refused.status, refused.stdout.as_str()), (78, ""));
     assert!(refused.stderr.starts_with(&format!("redlatch: \"{nowhere}\" cannot be written: ")), "{refused:?}");
     let this = folder.path().to_str().unwrap();
-    assert_eq!(
-        Cli::on(&server, &["acquire", "stock", "--owner-file", this]).answer(),
-        answer(78, "", &format!("redlatch: \"{this}\" is a folder, name a file in it\n"))
+    assert_fails(
+        &server.url(),
+        &["acquire", "stock", "--owner-file", this],
+        &answer(78, "", &format!("redlatch: \"{this}\" is a folder, name a file in it\n")),
+        &[("configuration", "")],
     );
     assert!(!Raw::connect(&server).must::<bool>(&["EXISTS", "redlatch:m1:stock"]));
 }
@@ -89,11 +91,8 @@ fn a_refused_acquire_leaves_the_owner_file_of_the_holder_alone() {
     let before = fs::read(&file).unwrap();
     for wait in [&[][..], &["--wait", "50ms"]] {
         let words = [&["acquire", "stock", "--owner-file", &file][..], wait].concat();
-        let refused = Cli::on(&server, &words).answer();
-        assert_eq!(
-            answer(refused.status, &refused.stdout, &blurred(&refused.stderr)),
-            answer(75, "", "redlatch: \"stock\" is held by another, #m #s #ms of its lease are left\n")
-        );
+        let expected = "redlatch: \"stock\" is held by another, #m #s #ms of its lease are left\n";
+        assert_fails(&server.url(), &words, &answer(75, "", expected), &[("held", "")]);
     }
     assert_eq!(fs::read(&file).unwrap(), before);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
@@ -125,7 +124,9 @@ fn a_lost_lease_is_neither_extended_nor_released() {
     Raw::connect(&server).must::<()>(&["DEL", "redlatch:m1:stock"]);
     let lost = "redlatch: lease of \"stock\" is lost: it ran out or was taken away, stop the work that relied on it\n";
     for verb in ["extend", "release"] {
-        assert_eq!(Cli::on(&server, &[verb, "stock", "--owner-file", &file]).answer(), answer(76, "", lost));
+        let node = server.socket().display().to_string();
+        let words = [verb, "stock", "--owner-file", &file];
+        assert_fails(&server.url(), &words, &answer(76, "", lost), &[("lost", &node)]);
     }
     assert!(!Raw::connect(&server).must::<bool>(&["EXISTS", "redlatch:m1:stock"]));
 }
@@ -135,18 +136,18 @@ fn an_owner_file_without_a_token_is_refused_before_anything_is_sent() {
     let folder = folder();
     let file = folder.path().join("owner");
     let path = file.to_str().unwrap();
-    let release = || Cli::at("unix:///nowhere", &["release", "stock", "--owner-file", path]).answer();
-    assert_eq!(
-        release(),
-        answer(78, "", &format!("redlatch: \"{path}\" cannot be read: No such file or directory (os error 2)\n"))
-    );
+    let refused = |stderr: &str| {
+        let words = ["release", "stock", "--owner-file", path];
+        assert_fails("unix:///nowhere", &words, &answer(78, "", stderr), &[("configuration", "")]);
+    };
+    refused(&format!("redlatch: \"{path}\" cannot be read: No such file or directory (os error 2)\n"));
     let useless = format!(
         "redlatch: \"{path}\" holds no owner token\n  \
          hint: name the file that `redlatch acquire --owner-file` wrote\n"
     );
     for content in ["", "\n", "two words\n", &"x".repeat(129)] {
         fs::write(&file, content).unwrap();
-        assert_eq!(release(), answer(78, "", &useless), "{content:?}");
+        refused(&useless);
     }
 }
 
@@ -210,21 +211,13 @@ fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
     until("the second one waits", || waiters(&server) == 1);
     let before = inspected(&server);
     let holder = before["data"]["holder"].as_str().unwrap();
-    let force = |yes: &[&str]| {
-        Cli::on(&server, &[&["force-release", "stock", "--reason", "hung\x1b"][..], yes].concat()).answer()
-    };
-    assert_eq!(
-        force(&[]),
-        answer(
-            2,
-            "",
-            &format!(
-                "redlatch: \"stock\" is held by \"{holder}\", which may be at work\n  \
-                 hint: say --yes when it is gone, or when the resource refuses old fences\n"
-            )
-        )
+    let words = ["force-release", "stock", "--reason", "hung\x1b"];
+    let expected = format!(
+        "redlatch: \"stock\" is held by \"{holder}\", which may be at work\n  \
+         hint: say --yes when it is gone, or when the resource refuses old fences\n"
     );
-    let forced = force(&["--yes"]);
+    assert_fails(&server.url(), &words, &answer(2, "", &expected), &[("usage", "")]);
+    let forced = Cli::on(&server, &[&words[..], &["--yes"]].concat()).answer();
     let granted = waiting.answer();
     let fence = granted.stdout.trim_end().rsplit(' ').next().unwrap();
     assert_eq!(

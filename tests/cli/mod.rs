@@ -12,12 +12,17 @@ mod trouble;
 use std::{
     fmt,
     io::{Read, Write},
-    os::unix::process::ExitStatusExt,
+    os::unix::{
+        net::{UnixListener, UnixStream},
+        process::ExitStatusExt,
+    },
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
 };
+
+use serde_json::{Value, json};
 
 pub use crate::support::until;
 use crate::support::{Server, signal};
@@ -176,6 +181,68 @@ pub fn answer(status: i32, stdout: &str, stderr: &str) -> Answer {
     Answer { status, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
 }
 
+/// Calls twice what goes wrong: people are told `expected`, and programs the same word by word in the one JSON object,
+/// with the code and the node (or "") of each problem.
+#[track_caller]
+pub fn assert_fails(url: &str, words: &[&str], expected: &Answer, problems: &[(&str, &str)]) {
+    // What is different each time is written as #.
+    let seen = |text: &str| if expected.stderr.contains('#') { blurred(text) } else { text.to_owned() };
+    let call = |words: &[&str]| if url.is_empty() { Cli::new(words) } else { Cli::at(url, words) }.answer();
+    let told = call(words);
+    assert_eq!(&Answer { stderr: seen(&told.stderr), ..told }, expected, "{words:?}");
+
+    let (own, command) = words.split_at(words.iter().position(|word| *word == "--").unwrap_or(words.len()));
+    let told = call(&[own, &["--format", "json"], command].concat());
+    let (object, other) = if words[0] == "run" { (&told.stderr, &told.stdout) } else { (&told.stdout, &told.stderr) };
+    assert_eq!((told.status, other.as_str()), (expected.status, ""), "{words:?}");
+    let mut object: Value = serde_json::from_str(object).unwrap_or_else(|_| panic!("{words:?} {told:?}"));
+    let data = object["data"].take();
+    match expected.status {
+        // An answer, which is no, or was overtaken.
+        1 | 75 | 76 => {}
+        _ => assert!(data.is_null() || problems[0].0 == "held", "{words:?} {data}"),
+    }
+    for error in object["errors"].as_array_mut().unwrap() {
+        error["message"] = seen(error["message"].as_str().unwrap()).into();
+    }
+    let errors: Vec<_> = complaints(&expected.stderr)
+        .into_iter()
+        .zip(problems)
+        .map(|((message, hint), (code, node))| {
+            json!({ "code": code, "node": Some(node).filter(|node| !node.is_empty()), "message": message, "hint": hint })
+        })
+        .collect();
+    assert_eq!(errors.len(), problems.len(), "{words:?}");
+    assert_eq!(
+        object,
+        json!({
+            "format_version": 1, "command": words[0], "ok": expected.status == 0, "exit_code": expected.status, "data": null,
+            "errors": errors,
+        }),
+        "{words:?}"
+    );
+}
+
+/// Messages on stderr with their hints.
+fn complaints(stderr: &str) -> Vec<(String, Option<String>)> {
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some(usage) = stderr.strip_prefix("error: ") {
+        let (message, hint) = usage.split_once("\n\n").unwrap_or((usage, ""));
+        return vec![(one_line(message), Some(one_line(hint)))];
+    }
+    let mut complaints = Vec::new();
+    for line in stderr.lines() {
+        if let Some(message) = line.strip_prefix("redlatch: ") {
+            complaints.push((message.to_owned(), None));
+        } else if let (Some(hint), Some(last)) = (line.strip_prefix("  hint: "), complaints.last_mut()) {
+            last.1 = Some(hint.to_owned());
+        } else {
+            panic!("neither a message nor a hint: {line}");
+        }
+    }
+    complaints
+}
+
 /// The text of `path` once it is there and its line is complete.
 #[track_caller]
 pub fn line_of(path: &Path) -> String {
@@ -217,6 +284,33 @@ pub fn hold(server: &Server, name: &str, folder: &Path) -> String {
 #[track_caller]
 pub fn is_held(server: &Server, name: &str) -> bool {
     Cli::on(server, &["inspect", name]).answer().status == 0
+}
+
+/// A server in front of `server` that changes what it answers.
+pub fn behind(server: &Server, folder: &Path, change: fn(&mut [u8])) -> String {
+    let path = folder.join("changed.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let target = server.socket();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), UnixStream::connect(&target).unwrap());
+            let asked: fn(&mut [u8]) = |_| {};
+            for (mut from, mut to, change) in
+                [(client.try_clone().unwrap(), server.try_clone().unwrap(), asked), (server, client, change)]
+            {
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 65536];
+                    while let Ok(length @ 1..) = from.read(&mut buffer) {
+                        change(&mut buffer[..length]);
+                        if to.write_all(&buffer[..length]).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    format!("unix://{}", path.display())
 }
 
 /// Whether the process is there and not just waiting to be reaped.

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use super::{Cli, answer, blurred, folder, hold, is_alive, is_held, line_of, until};
+use super::{Cli, answer, assert_fails, folder, hold, is_alive, is_held, line_of, until};
 use crate::support::{Raw, Server, say, setting, signal};
 
 const KEY: &str = "redlatch:m1:stock";
@@ -40,10 +40,11 @@ fn a_command_that_cannot_start_is_126_or_127_and_gives_the_lease_back() {
     fs::write(&file, "text").unwrap();
     let path = file.to_str().unwrap();
     let refused = format!("redlatch: \"{path}\" cannot be executed: Permission denied (os error 13)\n");
-    assert_eq!(Cli::on(&server, &["run", "stock", "--", path]).answer(), answer(126, "", &refused));
+    assert_fails(&server.url(), &["run", "stock", "--", path], &answer(126, "", &refused), &[("not_executable", "")]);
     assert!(!is_held(&server, "stock"));
     let missing = "redlatch: \"/nowhere/command\" is not found: No such file or directory (os error 2)\n";
-    assert_eq!(Cli::on(&server, &["run", "stock", "--", "/nowhere/command"]).answer(), answer(127, "", missing));
+    let words = ["run", "stock", "--", "/nowhere/command"];
+    assert_fails(&server.url(), &words, &answer(127, "", missing), &[("not_found", "")]);
     assert!(!is_held(&server, "stock"));
 }
 
@@ -78,11 +79,8 @@ fn a_held_lock_is_75_or_what_was_asked_for_and_nothing_runs() {
         (&["--wait", "30ms", "--conflict-exit-code", "0"], 0),
     ] {
         let words = [&["run", "stock"][..], words, &["--", "echo", "ran"]].concat();
-        let refused = Cli::on(&server, &words).answer();
-        assert_eq!(
-            answer(refused.status, &refused.stdout, &blurred(&refused.stderr)),
-            answer(status, "", "redlatch: \"stock\" is held by another, #m #s #ms of its lease are left\n")
-        );
+        let expected = "redlatch: \"stock\" is held by another, #m #s #ms of its lease are left\n";
+        assert_fails(&server.url(), &words, &answer(status, "", expected), &[("held", "")]);
     }
     assert_eq!(Raw::connect(&server).must::<u64>(&["HLEN", KEY]), held_fields(&server, folder.path()));
 }
@@ -211,9 +209,11 @@ fn on_lost_warn_lets_the_command_finish_and_says_76() {
 fn a_lease_that_was_lost_before_the_command_ended_is_76() {
     let server = Server::start(&[]).unwrap();
     let script = format!("redis-cli -s '{}' DEL {KEY} >/dev/null", server.socket().display());
-    assert_eq!(
-        Cli::on(&server, &["run", "stock", "--", "sh", "-c", &script]).answer(),
-        answer(76, "", "redlatch: lease of \"stock\" was lost before the command ended\n")
+    assert_fails(
+        &server.url(),
+        &["run", "stock", "--", "sh", "-c", &script],
+        &answer(76, "", "redlatch: lease of \"stock\" was lost before the command ended\n"),
+        &[("lost", "")],
     );
 }
 
@@ -226,9 +226,11 @@ fn renewal_keeps_the_lease_for_a_command_that_outlasts_its_ttl() {
 #[test]
 fn without_renewal_the_command_is_stopped_within_its_ttl() {
     let server = Server::start(&[]).unwrap();
-    assert_eq!(
-        Cli::on(&server, &["run", "stock", "--ttl", "500ms", "--no-renew", "--", "sleep", "1000"]).answer(),
-        answer(76, "", "redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n")
+    assert_fails(
+        &server.url(),
+        &["run", "stock", "--ttl", "500ms", "--no-renew", "--", "sleep", "1000"],
+        &answer(76, "", "redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n"),
+        &[("lost", "")],
     );
     assert!(!is_held(&server, "stock"));
 }

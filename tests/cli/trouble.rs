@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write, net::TcpListener};
 
-use super::{Cli, answer, folder};
+use super::{Cli, answer, assert_fails, behind, folder};
 use crate::support::{Raw, Server};
 
 /// Must never be seen anywhere.
@@ -31,7 +31,7 @@ fn durations_need_a_unit_and_a_range() {
              For more information, try '--help'.\n"
         );
         let words = ["run", "stock", "--ttl", text, "--", "true"];
-        assert_eq!(Cli::at("unix:///nowhere", &words).answer(), answer(2, "", &expected));
+        assert_fails("unix:///nowhere", &words, &answer(2, "", &expected), &[("usage", "")]);
     }
 }
 
@@ -47,16 +47,18 @@ fn names_and_namespaces_have_rules() {
         for words in [
             &["inspect", name][..],
             &["run", name, "--", "true"],
-            &["acquire", name, "--format", "human", "--owner-file", "/nowhere"],
+            &["acquire", name, "--owner-file", "/nowhere"],
             &["extend", name, "--owner-file", "/nowhere"],
             &["release", name, "--owner-file", "/nowhere"],
         ] {
-            assert_eq!(Cli::at("unix:///nowhere", words).answer(), expected, "{words:?}");
+            assert_fails("unix:///nowhere", words, &expected, &[("usage", "")]);
         }
     }
-    assert_eq!(
-        Cli::at("unix:///nowhere", &["inspect", "stock", "--namespace", "a b"]).answer(),
-        answer(2, "", "redlatch: a namespace must be 1 to 64 printable ASCII characters without spaces\n")
+    assert_fails(
+        "unix:///nowhere",
+        &["inspect", "stock", "--namespace", "a b"],
+        &answer(2, "", "redlatch: a namespace must be 1 to 64 printable ASCII characters without spaces\n"),
+        &[("usage", "")],
     );
 }
 
@@ -68,32 +70,21 @@ fn a_lease_that_leaves_no_time_for_the_stop_is_refused() {
         let mut words = vec!["run", "stock", "--ttl", "2s", "--grace", grace];
         words.extend(extra);
         words.extend(["--", "true"]);
-        assert_eq!(
-            Cli::at("unix:///nowhere", &words).answer(),
-            answer(
-                2,
-                "",
-                &format!(
-                    "redlatch: --grace {grace} and a margin of 200ms do not fit into {part} of 2s: \
-                     the command could not be stopped in time\n{hint}"
-                )
-            )
+        let expected = format!(
+            "redlatch: --grace {grace} and a margin of 200ms do not fit into {part} of 2s: \
+             the command could not be stopped in time\n{hint}"
         );
+        assert_fails("unix:///nowhere", &words, &answer(2, "", &expected), &[("usage", "")]);
     }
 }
 
 #[test]
 fn a_password_in_the_arguments_is_refused_and_not_repeated() {
     for url in [format!("redis://:{CANARY}@localhost"), format!("unix:///nowhere?pass={CANARY}")] {
-        assert_eq!(
-            Cli::new(&["--url", &url, "inspect", "stock"]).answer(),
-            answer(
-                78,
-                "",
-                "redlatch: --url has a password, which every user of this machine can read\n  \
-                 hint: put the URL into REDLATCH_URL, or the password into REDLATCH_PASSWORD or a --password-file\n"
-            )
-        );
+        let expected = "redlatch: --url has a password, which every user of this machine can read\n  \
+                        hint: put the URL into REDLATCH_URL, or the password into REDLATCH_PASSWORD or a \
+                        --password-file\n";
+        assert_fails("", &["inspect", "stock", "--url", &url], &answer(78, "", expected), &[("configuration", "")]);
     }
 }
 
@@ -107,14 +98,14 @@ fn a_url_that_is_not_understood_is_not_repeated() {
              redis+sentinel://HOST[:PORT],…/NAME or redis+cluster://HOST[:PORT],…; rediss for TLS\n  \
              hint: it comes from --url, REDLATCH_URL or REDIS_URL, in this order\n",
         );
-        assert_eq!(Cli::at(&url, &["inspect", "stock"]).answer(), expected);
+        assert_fails(&url, &["inspect", "stock"], &expected, &[("configuration", "")]);
         assert_eq!(Cli::new(&["inspect", "stock"]).env("REDIS_URL", &url).answer(), expected);
     }
 }
 
 /// Every verb that talks to a server, on one that is in trouble.
 #[track_caller]
-fn every_verb_says(url: &str, status: i32, stderr: &str) {
+fn every_verb_says(url: &str, status: i32, stderr: &str, problem: (&str, &str)) {
     let folder = folder();
     let file = folder.path().join("owner");
     fs::write(&file, "someone:1\n").unwrap();
@@ -125,11 +116,11 @@ fn every_verb_says(url: &str, status: i32, stderr: &str) {
         &["verify"],
         &["inspect", "stock"],
         &["run", "stock", "--", "true"],
-        &["acquire", "stock", "--format", "human", "--owner-file", file],
+        &["acquire", "stock", "--owner-file", file],
         &["extend", "stock", "--owner-file", file],
         &["release", "stock", "--owner-file", file],
     ] {
-        assert_eq!(Cli::at(url, words).answer(), answer(status, "", stderr), "{words:?}");
+        assert_fails(url, words, &answer(status, "", stderr), &[problem]);
     }
 }
 
@@ -143,27 +134,7 @@ fn no_server_is_69() {
             "redlatch: no server answers at {address}, is it running?\n  \
              hint: --url or REDLATCH_URL says which server is meant\n"
         ),
-    );
-}
-
-#[test]
-fn a_failure_in_json_names_the_node_and_not_the_password() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let words = ["inspect", "stock", "--format", "json"];
-    let refused = Cli::at(&format!("redis://:{CANARY}@{address}"), &words).answer();
-    assert_eq!((refused.status, refused.stderr.as_str()), (69, ""));
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&refused.stdout).unwrap(),
-        serde_json::json!({
-            "format_version": 1, "command": "inspect", "ok": false, "exit_code": 69, "data": null,
-            "errors": [{
-                "code": "unavailable",
-                "node": address.to_string(),
-                "message":
-                    format!("no server answers at {address}, is it running?"),
-                "hint": "--url or REDLATCH_URL says which server is meant",
-            }],
-        })
+        ("unavailable", &address.to_string()),
     );
 }
 
@@ -183,6 +154,7 @@ fn a_server_that_is_not_redis_is_78() {
             "redlatch: connecting to {address} got an answer that is not Redis: \
              is the address that of a Redis server?\n"
         ),
+        ("configuration", ""),
     );
 }
 
@@ -195,12 +167,12 @@ fn a_missing_and_a_wrong_password_are_78_and_the_right_one_works() {
         "redlatch: connecting to {node} was refused (NOAUTH): the server needs a password, \
          put it into the URL: redis://:PASSWORD@HOST\n{PASSWORD_HINT}"
     );
-    every_verb_says(&url, 78, &needed);
+    every_verb_says(&url, 78, &needed, ("configuration", ""));
     let wrong = format!(
         "redlatch: connecting to {node} was refused (WRONGPASS): the server did not accept the user or password, \
          check the URL\n{PASSWORD_HINT}"
     );
-    every_verb_says(&format!("{url}?pass=wrong-{CANARY}"), 78, &wrong);
+    every_verb_says(&format!("{url}?pass=wrong-{CANARY}"), 78, &wrong, ("configuration", ""));
 
     let folder = folder();
     let file = folder.path().join("password");
@@ -211,10 +183,9 @@ fn a_missing_and_a_wrong_password_are_78_and_the_right_one_works() {
     Cli::new(&["status", "--check", "--url", &url]).env("REDLATCH_PASSWORD", CANARY).must();
     Cli::at(&format!("{url}?pass=wrong"), &["status", "--check", "--password-file", file]).must();
     fs::write(file, "\n").unwrap();
-    assert_eq!(
-        Cli::at(&url, &["status", "--password-file", file]).answer(),
-        answer(78, "", &format!("redlatch: \"{file}\" has no password in its first line\n"))
-    );
+    let expected = format!("redlatch: \"{file}\" has no password in its first line\n");
+    let words = ["status", "--password-file", file];
+    assert_fails(&url, &words, &answer(78, "", &expected), &[("configuration", "")]);
 }
 
 #[test]
@@ -237,10 +208,9 @@ fn a_read_only_replica_is_78_where_something_is_to_be_written() {
         let advice = "this server is a read-only replica, connect to the primary";
         answer(78, "", &format!("redlatch: {script} of \"redlatch:m1:stock\" was refused (READONLY): {advice}\n"))
     };
-    let words = ["run", "stock", "--", "true"];
-    assert_eq!(Cli::on(&server, &words).answer(), refused("mutex/acquire"));
-    let words = ["acquire", "stock", "--format", "human", "--owner-file", "/tmp/never-written"];
-    assert_eq!(Cli::on(&server, &words).answer(), refused("mutex/acquire"));
+    for words in [&["run", "stock", "--", "true"][..], &["acquire", "stock", "--owner-file", "/tmp/never-written"]] {
+        assert_fails(&server.url(), words, &refused("mutex/acquire"), &[("configuration", "")]);
+    }
     assert_eq!(Cli::on(&server, &["inspect", "stock"]).answer().status, 1);
 }
 
@@ -249,14 +219,13 @@ fn a_full_server_is_69_and_nothing_is_held() {
     let server = Server::start(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]).unwrap();
     let mut raw = Raw::connect(&server);
     while raw.run(&[b"RPUSH", b"filler", &[0; 10_000]]).is_ok() {}
-    assert_eq!(
-        Cli::on(&server, &["run", "stock", "-n", "--", "true"]).answer(),
-        answer(
-            69,
-            "",
-            "redlatch: mutex/acquire of \"redlatch:m1:stock\" was refused (OOM): \
-             the server is full, free memory or raise maxmemory; nothing was written\n"
-        )
+    let expected = "redlatch: mutex/acquire of \"redlatch:m1:stock\" was refused (OOM): \
+                    the server is full, free memory or raise maxmemory; nothing was written\n";
+    assert_fails(
+        &server.url(),
+        &["run", "stock", "-n", "--", "true"],
+        &answer(69, "", expected),
+        &[("unavailable", &server.socket().display().to_string())],
     );
     assert!(!raw.must::<bool>(&["EXISTS", "redlatch:m1:stock"]));
 }
@@ -278,13 +247,15 @@ fn an_acl_that_denies_scripting_is_77() {
             ),
         )
     };
-    assert_eq!(Cli::at(&url, &["load"]).answer(), denied("SCRIPT EXISTS"));
-    assert_eq!(Cli::at(&url, &["status"]).answer(), denied("SCRIPT EXISTS"));
-    assert_eq!(
-        Cli::at(&url, &["run", "stock", "--", "true"]).answer(),
-        denied("mutex/acquire of \"redlatch:m1:stock\"")
-    );
-    assert_eq!(Cli::at(&url, &["inspect", "stock"]).answer(), denied("mutex/inspect of \"redlatch:m1:stock\""));
+    let node = server.socket().display().to_string();
+    for (words, what) in [
+        (&["load"][..], "SCRIPT EXISTS"),
+        (&["status"], "SCRIPT EXISTS"),
+        (&["run", "stock", "--", "true"], "mutex/acquire of \"redlatch:m1:stock\""),
+        (&["inspect", "stock"], "mutex/inspect of \"redlatch:m1:stock\""),
+    ] {
+        assert_fails(&url, words, &denied(what), &[("denied", &node)]);
+    }
 }
 
 #[test]
@@ -302,23 +273,24 @@ fn a_key_of_another_type_is_78_and_stays_as_it_is() {
             ),
         )
     };
-    assert_eq!(Cli::on(&server, &["inspect", "stock"]).answer(), refused("mutex/inspect"));
-    assert_eq!(Cli::on(&server, &["run", "stock", "--", "true"]).answer(), refused("mutex/acquire"));
+    let problem = [("configuration", "")];
+    assert_fails(&server.url(), &["inspect", "stock"], &refused("mutex/inspect"), &problem);
+    assert_fails(&server.url(), &["run", "stock", "--", "true"], &refused("mutex/acquire"), &problem);
     assert_eq!(raw.must::<String>(&["GET", "redlatch:m1:stock"]), "mine");
 }
 
 #[test]
 fn a_server_that_stands_still_is_69() {
     let server = Server::start(&[]).unwrap();
-    crate::support::signal(server.pid(), "STOP");
-    let stopped = Cli::on(&server, &["status", "--timeout", "200ms"]).answer();
-    crate::support::signal(server.pid(), "CONT");
     let node = server.socket().display().to_string();
     let expected = format!(
         "redlatch: connecting to {node} took longer than 200ms\n  \
          hint: --url or REDLATCH_URL says which server is meant\n"
     );
-    assert_eq!(stopped, answer(69, "", &expected));
+    crate::support::signal(server.pid(), "STOP");
+    let words = ["status", "--timeout", "200ms"];
+    assert_fails(&server.url(), &words, &answer(69, "", &expected), &[("unavailable", &node)]);
+    crate::support::signal(server.pid(), "CONT");
 }
 
 #[test]
@@ -409,47 +381,20 @@ fn names_labels_and_errors_of_others_cannot_speak_to_a_terminal() {
     }
 }
 
-/// A server in front of the real one that changes a digit of every digest it answers.
-fn falsifier(server: &Server, folder: &std::path::Path) -> String {
-    use std::{
-        io::{Read, Write},
-        os::unix::net::{UnixListener, UnixStream},
-    };
-    let path = folder.join("false.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let target = server.socket();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (client, server) = (client.unwrap(), UnixStream::connect(&target).unwrap());
-            for (mut from, mut to, falsify) in
-                [(client.try_clone().unwrap(), server.try_clone().unwrap(), false), (server, client, true)]
-            {
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 65536];
-                    while let Ok(length @ 1..) = from.read(&mut buffer) {
-                        let bytes = &mut buffer[..length];
-                        if falsify && let Some(at) = bytes.windows(5).position(|window| window == b"$40\r\n") {
-                            bytes[at + 5] = if bytes[at + 5] == b'0' { b'1' } else { b'0' };
-                        }
-                        if to.write_all(bytes).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-        }
-    });
-    format!("unix://{}", path.display())
+/// Changes a digit of every digest.
+fn falsify(bytes: &mut [u8]) {
+    if let Some(at) = bytes.windows(5).position(|window| window == b"$40\r\n") {
+        bytes[at + 5] = if bytes[at + 5] == b'0' { b'1' } else { b'0' };
+    }
 }
 
 #[test]
 fn a_server_that_has_other_bytes_under_a_script_is_65() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
-    let url = falsifier(&server, folder.path());
-    let told = Cli::at(&url, &["load"]).answer();
+    let url = behind(&server, folder.path(), falsify);
     let expected = "redlatch: the server has another digest for mutex/acquire than this program: something changed its \
                     bytes on the way\n";
-    assert_eq!(told, answer(65, "", expected));
+    assert_eq!(Cli::at(&url, &["load"]).answer(), answer(65, "", expected));
     server_is_left_alone(&server);
     // What was loaded is there under its own digest; the next one is not believed either.
     let told = Cli::at(&url, &["run", "stock", "--", "true"]).answer();

@@ -38,6 +38,15 @@ impl Member {
         Self::start_as(Mode::Server, environment, options)
     }
 
+    /// A sentinel that watches `server`, whatever that is, and never takes it for down.
+    pub fn watching(server: &Member) -> Self {
+        let settings = format!(
+            "sentinel monitor {WATCHED} 127.0.0.1 {} 1\nsentinel down-after-milliseconds {WATCHED} 3600000\n",
+            server.port
+        );
+        Self::start_as(Mode::Sentinel, &[], &[&settings])
+    }
+
     fn start_as(mode: Mode, environment: &[(String, String)], options: &[&str]) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().expect("a folder can be made");

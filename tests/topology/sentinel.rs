@@ -14,7 +14,7 @@ use redlatch::ErrorKind;
 use super::{acquire, assert_bitten, fence, load, once, patient};
 use crate::support::{
     say,
-    topology::{WATCHED, Watched, until},
+    topology::{Member, Replicated, WATCHED, Watched, until},
 };
 
 /// Cuts the replicas off from their primary, which they may not follow any more: what it writes from now on stays there.
@@ -168,4 +168,22 @@ async fn a_primary_that_the_sentinels_do_not_know_is_a_clear_error() {
     let error = patient().connect(&url).await.err().expect("nobody knows it");
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("the sentinels do not watch a primary of this name"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_not_a_primary_is_not_used_whatever_a_sentinel_says() {
+    let servers = Replicated::start(1, &[]);
+    let replica = &servers.replicas[0];
+    let wrong = Member::watching(replica);
+    let connect = async |sentinels: &str| patient().connect(&format!("redis+sentinel://{sentinels}/{WATCHED}")).await;
+    let error = connect(&wrong.address()).await.err().expect("a replica is no primary");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("the sentinels name a server that is not the primary"), "{error}");
+    // One that knows better is asked as well.
+    let right = Member::watching(&servers.primary);
+    for _ in 0..10 {
+        let client = connect(&format!("{},{}", wrong.address(), right.address())).await.unwrap();
+        once(&client, "n").await;
+    }
+    assert_eq!(replica.raw().errors("READONLY"), 0);
 }

@@ -2,14 +2,15 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, IsTerminal},
-    os::unix::process::ExitStatusExt,
+    io::{self, IsTerminal, PipeReader, Read},
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
     process::ExitStatus,
     time::Duration,
 };
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
         signal::{SigSet, Signal, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
@@ -31,18 +32,24 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Child {
     process: tokio::process::Child,
     group: Pid,
+    /// Tells the number of an error when the command cannot be started.
+    report: PipeReader,
     /// Says when a command that has our terminal may have been suspended.
     stops: Option<Stream>,
 }
 
 impl Child {
-    /// Starts `command`, by way of [`exec`](crate::exec) and from the thread that lives as long as this program, with `environment` set last and without the file descriptor `close`. It has our stdin, stdout and stderr; when we are in the
-    /// foreground of a terminal, it is from now on.
+    /// Starts `command`, by way of [`exec`](crate::exec) and from the thread that lives as long as this program, with
+    /// `environment` set last and without the file descriptor `close`. It has our stdin, stdout and stderr; when we are
+    /// in the foreground of a terminal, it is from now on.
     pub fn spawn(command: &[OsString], environment: [(&str, &OsStr); 2], close: Option<i32>) -> io::Result<Self> {
         let close = close.map(|descriptor| format!("--close={descriptor}"));
+        let (report, theirs) = io::pipe()?;
+        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let process = Command::new("/proc/self/exe")
             .args(["exec", &std::process::id().to_string()])
             .args(close)
+            .arg(format!("--report={}", theirs.as_raw_fd()))
             .arg("--")
             .args(command)
             .envs(environment)
@@ -51,7 +58,7 @@ impl Child {
             .spawn()?;
         let group = process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let group = group.ok_or_else(|| io::Error::other("the command has no process id"))?;
-        let mut child = Self { process, group, stops: None };
+        let mut child = Self { process, group, report, stops: None };
         child.give_terminal();
         Ok(child)
     }
@@ -69,6 +76,13 @@ impl Child {
                 () = next(&mut self.stops) => self.go_on(),
             }
         }
+    }
+
+    /// Why the command never started; `None` when it did. To be asked when it has ended.
+    pub fn not_started(&mut self) -> Option<io::Error> {
+        let mut number = String::new();
+        self.report.read_to_string(&mut number).ok()?;
+        number.parse().ok().map(io::Error::from_raw_os_error)
     }
 
     /// Sends `signal` to the group. A group that is gone needs none.

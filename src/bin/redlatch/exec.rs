@@ -1,11 +1,17 @@
 //! The first step of the command of `run`, in the process that becomes the command: it ties its life to that of `run`,
 //! so that a killed `run` leaves no command behind that goes on without a lease.
 
-use std::{ffi::OsStr, io, os::unix::process::CommandExt, process::Command};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    process::Command,
+};
 
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
-    unistd::getppid,
+    unistd::{close, getppid},
 };
 
 use crate::{
@@ -22,16 +28,30 @@ pub fn exec(options: &ExecOptions) -> Failure {
     if getppid().as_raw() != options.parent {
         return Failure::new(Cause::Interrupted(9), "the program that holds the lease is gone");
     }
-    if let Some(descriptor) = options.close
-        && let Err(error) = nix::unistd::close(descriptor)
-    {
-        return Failure::new(Cause::Configuration, format!("file descriptor {descriptor} cannot be closed: {error}"));
+    // Opened anew it ends with this program, while what we were given would become the command's.
+    let report = File::options().write(true).open(format!("/proc/self/fd/{}", options.report));
+    for descriptor in options.close.into_iter().chain([options.report]) {
+        if let Err(error) = close(descriptor) {
+            return Failure::new(
+                Cause::Configuration,
+                format!("file descriptor {descriptor} cannot be closed: {error}"),
+            );
+        }
     }
     let [program, arguments @ ..] = options.command.as_slice() else {
         return Failure::new(Cause::Usage, "there is no command");
     };
-    not_started(program, &Command::new(program).args(arguments).exec())
+    let error = Command::new(program).args(arguments).exec();
+    let number = error.raw_os_error().unwrap_or_default();
+    match report.and_then(|mut report| write!(report, "{number}")) {
+        // The program that started us says it.
+        Ok(()) => std::process::exit(NOT_STARTED),
+        Err(_) => not_started(program, &error),
+    }
 }
+
+/// The exit code of a process that did not become the command.
+pub const NOT_STARTED: i32 = 127;
 
 /// Why `program` did not start, in the exit codes of a shell.
 pub fn not_started(program: &OsStr, error: &io::Error) -> Failure {

@@ -31,6 +31,7 @@ mod server;
 mod show;
 mod signals;
 mod status;
+mod usage;
 mod verify;
 mod watch;
 
@@ -45,7 +46,10 @@ use opt::{Options, Verb};
 use outcome::{Cause, Failure, Outcome, Verdict};
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => return usage::answer(error),
+    };
     let global = &options.global;
     output::prepare(global);
     let result = in_runtime(&options).map_err(|mut failure| {

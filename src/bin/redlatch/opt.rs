@@ -377,6 +377,9 @@ pub struct ExecOptions {
     /// A file descriptor that is not the command's
     #[arg(long)]
     pub close: Option<i32>,
+    /// A file descriptor for the number of the error when the command cannot be started
+    #[arg(long)]
+    pub report: i32,
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,

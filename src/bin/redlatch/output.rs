@@ -71,12 +71,20 @@ pub fn print(
     out.flush()
 }
 
-/// The one object. Fields are only ever added within a `format_version`.
 fn object(command: &str, result: &Result<Outcome, Failure>, exit_code: u8) -> Value {
-    let (data, problems) = match result {
-        Ok(outcome) => (&outcome.data, outcome.problems.as_slice()),
-        Err(failure) => (&Value::Null, std::slice::from_ref(&failure.problem)),
-    };
+    match result {
+        Ok(outcome) => envelope(Some(command), exit_code, &outcome.data, &outcome.problems),
+        Err(failure) => failed(Some(command), exit_code, &failure.problem),
+    }
+}
+
+/// The object of a command that failed; of none when the words did not name one.
+pub fn failed(command: Option<&str>, exit_code: u8, problem: &Problem) -> Value {
+    envelope(command, exit_code, &Value::Null, std::slice::from_ref(problem))
+}
+
+/// The one object. Fields are only ever added within a `format_version`.
+fn envelope(command: Option<&str>, exit_code: u8, data: &Value, problems: &[Problem]) -> Value {
     json!({
         "format_version": 1,
         "command": command,

@@ -132,6 +132,7 @@ async fn hold(
     journal
         .write(&json!({ "event": "acquired", "name": escaped(name.as_bytes()), "fence": fence, "pid": child.pid() }));
     let (end, warned) = supervise(options, &lease, reserve, &mut child, signals, journal).await?;
+    let refused = child.not_started();
     drop(child);
     journal.write(&end.event());
     let released = give_back(lease, signals, global.timeout).await;
@@ -140,6 +141,9 @@ async fn hold(
         Some(ErrorKind::Lost) => json!({ "event": "lost" }),
         Some(_) => json!({ "event": "not_released" }),
     });
+    if let Some(error) = refused {
+        return Err(not_started(&options.command[0], &error));
+    }
     let outcome = Outcome::new("", end.data(&name, &fence));
     if let Some(message) = end.loss(&name, warned, released) {
         return Ok(outcome.verdict(Verdict::Lost).problem(Problem::new("lost", message)));
