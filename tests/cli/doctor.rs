@@ -198,6 +198,8 @@ fn doctor_finds_evicted_scripts() {
     });
     assert_eq!(found(&url, &[]), (vec!["D04 warning".to_owned()], 0));
     assert_eq!(found(&url, &["--strict"]).1, 1);
+    let status = Cli::at(&url, &["status"]).must();
+    assert!(status.lines().next().unwrap().ends_with("  evicted scripts: 3"), "{status}");
 }
 
 #[test]

@@ -301,6 +301,17 @@ impl Member {
         })
     }
 
+    /// The port of the owner of `slot`, as this member sees it.
+    pub fn sees_owner(&self, slot: u16) -> Option<u16> {
+        let ranges: Vec<Vec<redis::Value>> = self.raw().must(&["CLUSTER", "SLOTS"]);
+        ranges.into_iter().find_map(|range| {
+            let bound = |at: usize| redis::from_redis_value::<u16>(range[at].clone()).ok();
+            let owner: Vec<redis::Value> = redis::from_redis_value(range.get(2)?.clone()).ok()?;
+            let port = redis::from_redis_value(owner.into_iter().nth(1)?).ok()?;
+            (bound(0)?..=bound(1)?).contains(&slot).then_some(port)
+        })
+    }
+
     /// Its id in the cluster.
     pub fn id(&self) -> String {
         self.raw().must(&["CLUSTER", "MYID"])

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use super::{acquire, assert_bitten, once, patient};
-use crate::support::topology::{Cluster, Member};
+use super::{acquire, assert_bitten, deadline_ms, once, outlive, patient};
+use crate::support::topology::{Cluster, Member, until};
 
 /// Opens the way for `slot` from `source` to `target`.
 fn open(slot: &str, source: &Member, target: &Member) {
@@ -99,4 +99,44 @@ async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
     assert_bitten("answers of MOVED", errors("MOVED"));
     assert_bitten("leases", rounds.load(Ordering::Relaxed));
     assert_eq!(errors("TRYAGAIN"), 0);
+}
+
+/// Moves the slot of `key` with all its keys to another primary, and returns that.
+fn move_slot<'a>(cluster: &'a Cluster, key: &str) -> &'a Member {
+    let source = cluster.owner(key);
+    let target = (0..6).find(|member| *member != source && cluster.members[*member].is_primary());
+    let (source, target) = (&cluster.members[source], &cluster.members[target.expect("there are three")]);
+    let number = cluster.members[0].raw().must::<u16>(&["CLUSTER", "KEYSLOT", key]);
+    let slot = number.to_string();
+    open(&slot, source, target);
+    assert_bitten("keys that moved", move_keys(&slot, source, target));
+    close(&slot, cluster, target);
+    until("every member knows the new owner", || {
+        cluster.members.iter().all(|member| member.sees_owner(number) == Some(target.port))
+    });
+    target
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_a_slot_that_has_moved_is_asked_for_at_its_old_owner_once() {
+    let cluster = Cluster::start(&[]);
+    let client = patient().connect(&cluster.url()).await.unwrap();
+    let lease = acquire(&client, "n").await;
+    move_slot(&cluster, "redlatch:m1:n");
+    for _ in 0..10 {
+        lease.extend(Duration::from_secs(20)).await.unwrap();
+    }
+    let moved: u64 = cluster.members.iter().map(|member| member.raw().errors("MOVED")).sum();
+    assert_eq!(moved, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_renewals_alone_find_a_slot_that_has_moved() {
+    let cluster = Cluster::start(&[]);
+    let client = patient().ttl(Duration::from_secs(4)).connect(&cluster.url()).await.unwrap();
+    let lease = acquire(&client, "n").await;
+    let target = move_slot(&cluster, "redlatch:m1:n");
+    outlive(target, deadline_ms(target, "n"));
+    assert!(!lease.is_lost());
+    lease.release().await.unwrap();
 }

@@ -6,7 +6,7 @@ use redlatch::{Attempt, ErrorKind};
 
 use super::{acquire, assert_bitten, fence, load, once, patient};
 use crate::support::{
-    say,
+    Raw, Server, say,
     topology::{Replicated, until},
 };
 
@@ -39,6 +39,23 @@ async fn r5_fail_over_on_command_loses_no_lease() {
     let other = patient().connect(&replica.url()).await.unwrap();
     assert!(matches!(other.mutex("n").unwrap().try_acquire().await.unwrap(), Attempt::Held(_)));
     assert_eq!(fence(replica, "n"), Some(lease.fence().get()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r4_a_server_that_became_a_replica_is_left_when_its_address_leads_to_another_by_now() {
+    let (before, now) = (Server::start(&[]).unwrap(), Server::start(&[]).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let address = folder.path().join("redis.sock");
+    std::os::unix::fs::symlink(before.socket(), &address).unwrap();
+    let client = patient().connect(&format!("unix://{}", address.display())).await.unwrap();
+    once(&client, "n").await;
+    std::fs::remove_file(&address).unwrap();
+    std::os::unix::fs::symlink(now.socket(), &address).unwrap();
+    Raw::connect(&before).must::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    let error = client.mutex("n").unwrap().try_acquire().await.err().expect("a replica takes no writes");
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Refused, Some("READONLY")));
+    once(&client, "n").await;
+    assert_bitten("calls of the new primary", Raw::connect(&now).count("evalsha"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
