@@ -170,7 +170,7 @@ fn stubborn(folder: &Path) -> String {
 fn a_lease_that_was_taken_away_kills_the_command_and_its_children() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     let script = stubborn(folder.path());
-    let running = Cli::on(&server, &["run", "stock", "--ttl", "1s", "--", "sh", "-c", &script]).start();
+    let running = Cli::on(&server, &["run", "stock", "--ttl", "3s", "--", "sh", "-c", &script]).start();
     let (child, grandchild) = (line_of(&folder.path().join("child")), line_of(&folder.path().join("grandchild")));
     assert!(is_alive(&child) && is_alive(&grandchild));
     force_release(&server);
@@ -188,7 +188,7 @@ fn on_lost_warn_lets_the_command_finish_and_says_76() {
     let (ready, go) = (folder.path().join("ready"), folder.path().join("go"));
     let script =
         format!("echo ready >{}; while [ ! -e {} ]; do sleep 0.01; done; echo finished", quoted(&ready), quoted(&go));
-    let words = ["run", "stock", "--ttl", "300ms", "--on-lost", "warn", "--", "sh", "-c", &script];
+    let words = ["run", "stock", "--ttl", "2s", "--on-lost", "warn", "--", "sh", "-c", &script];
     let running = Cli::on(&server, &words).start();
     line_of(&ready);
     force_release(&server);
@@ -220,7 +220,8 @@ fn a_lease_that_was_lost_before_the_command_ended_is_76() {
 #[test]
 fn renewal_keeps_the_lease_for_a_command_that_outlasts_its_ttl() {
     let server = Server::start(&[]).unwrap();
-    assert_eq!(Cli::on(&server, &["run", "stock", "--ttl", "2s", "--", "sleep", "5"]).answer(), answer(0, "", ""));
+    let words = ["run", "stock", "--ttl", "5s", "--grace", "0s", "--", "sleep", "7"];
+    assert_eq!(Cli::on(&server, &words).answer(), answer(0, "", ""));
 }
 
 #[test]
@@ -356,7 +357,8 @@ fn status_fd_tells_what_happens_and_is_not_the_commands() {
     assert_eq!(words(&told), ["acquired", "exited", "released"]);
     assert_eq!((&told[0]["name"], &told[1]["exit_code"]), (&"stock".into(), &5.into()));
     assert!(told[0]["fence"].as_str().unwrap().parse::<u64>().unwrap() > 0);
-    let told = events("sleep 1000", "--ttl 400ms --no-renew");
+    // A tenth of the TTL is there to stop and release.
+    let told = events("sleep 1000", "--ttl 5s --no-renew");
     assert_eq!(words(&told), ["acquired", "stopped", "released"]);
     let refused = Cli::on(&server, &["run", "stock", "--status-fd", "99", "--", "true"]).answer();
     assert_eq!(

@@ -2,16 +2,47 @@
 
 use std::collections::BTreeMap;
 
+use clap::{Args, Subcommand};
 use redlatch::call::Caller;
 use serde_json::json;
 
 use crate::{
     fleet::{Answer, failure_of_all},
-    opt::{AclCheckOptions, AclPrintOptions, AclVerb, Global},
+    opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good, table},
-    rights::{Right, Wanted},
+    rights::{Right, Role, Wanted},
 };
+
+/// What to do with rights.
+#[derive(Subcommand)]
+pub enum AclVerb {
+    /// Print rules for ACL SETUSER: redis-cli ACL SETUSER app on '>password' $(redlatch acl print caller)
+    Print(AclPrintOptions),
+    /// Ask the servers whether a user has the rights, with ACL DRYRUN (Redis 7.0)
+    Check(AclCheckOptions),
+}
+
+/// Options of `acl print`.
+#[derive(Args)]
+pub struct AclPrintOptions {
+    /// What the user does
+    #[arg(default_value = "caller")]
+    pub role: Role,
+    /// Keys of plain locks, with * ? and [] as in Redis; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub plain: Vec<String>,
+}
+
+/// Options of `acl check`.
+#[derive(Args)]
+pub struct AclCheckOptions {
+    /// The user
+    pub user: String,
+    /// What it is to be able to do.
+    #[command(flatten)]
+    pub grants: AclPrintOptions,
+}
 
 /// Prints rules or checks a user.
 pub async fn acl(verb: &AclVerb, global: &Global) -> Result<Outcome, Failure> {

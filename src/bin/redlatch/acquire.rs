@@ -1,16 +1,36 @@
 //! `redlatch acquire`: a lease that outlives this program.
 
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::Args;
 use redlatch::{Attempt, Client, Lease, Lock, Mutex, Name};
 use serde_json::json;
 
 use crate::{
-    duration::{millis, show},
-    opt::{AcquireOptions, Format, Global},
+    duration::{self, millis, show},
+    opt::{Format, Global},
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::escaped,
     owner_file::OwnerFile,
     signals::Signals,
 };
+
+/// Options of `acquire`.
+#[derive(Args)]
+pub struct AcquireOptions {
+    /// What is protected: 1 to 512 bytes
+    pub name: OsString,
+    /// Length of the lease
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = duration::TTL)]
+    pub ttl: Duration,
+    /// Wait at most that long; without it the server is asked once
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub wait: Option<Duration>,
+    /// Where the owner token is written, readable by its owner only; needed unless --format json
+    #[arg(long, value_name = "FILE")]
+    pub owner_file: Option<PathBuf>,
+}
 
 /// Acquires and leaves the lease held; the owner token goes to the file, or into JSON.
 pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcome, Failure> {

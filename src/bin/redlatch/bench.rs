@@ -5,18 +5,38 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use hdrhistogram::Histogram;
 use redlatch::{Client, Error, Name};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    duration::show,
-    opt::{BenchOptions, Global},
+    duration::{self, show},
+    opt::Global,
     outcome::{Cause, Failure, Outcome},
     output::table,
     signals::Signals,
 };
+
+/// Options of `bench`.
+#[derive(Args)]
+pub struct BenchOptions {
+    /// How many tasks take locks at the same time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: u32,
+    /// How many locks they share [default: as many as clients, so that nobody waits]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub locks: Option<u32>,
+    /// How long each lease is held
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_or_zero, allow_hyphen_values = true,
+        default_value = "0s")]
+    pub hold: Duration,
+    /// How long each part of the measurement takes
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = "3s")]
+    pub duration: Duration,
+}
 
 /// As short as a server may remember the fence of a lock that nobody uses.
 const RETENTION: Duration = Duration::from_secs(60);

@@ -1,12 +1,16 @@
 //! `redlatch completions`: what a shell needs to complete the command line.
 
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
 use serde_json::json;
 
-use crate::{
-    opt::{CompletionsOptions, Options},
-    outcome::Outcome,
-};
+use crate::{opt::Options, outcome::Outcome};
+
+/// Options of `completions`.
+#[derive(Args)]
+pub struct CompletionsOptions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
 
 /// Prints the completions.
 pub fn completions(options: &CompletionsOptions) -> Outcome {

@@ -5,18 +5,30 @@
 mod checks;
 mod facts;
 
+use clap::Args;
 use redlatch::bundle;
 use serde_json::json;
 
 use crate::{
     fleet::{Answer, failure_of_all},
-    opt::{DoctorOptions, Global, Role},
+    opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, good, table},
-    rights::Wanted,
+    rights::{Role, Wanted},
 };
 use checks::{CHECKS, Finding, State};
 use facts::Facts;
+
+/// Options of `doctor`.
+#[derive(Args)]
+pub struct DoctorOptions {
+    /// Also fail on what could be better
+    #[arg(long)]
+    pub strict: bool,
+    /// Whose rights to check [default: the user that is logged in]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+}
 
 /// Asks every server, changes nothing.
 pub async fn doctor(options: &DoctorOptions, global: &Global) -> Result<Outcome, Failure> {

@@ -2,22 +2,36 @@
 //! so that a killed `run` leaves no command behind that goes on without a lease.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Write},
     os::unix::process::CommandExt,
     process::Command,
 };
 
+use clap::Args;
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
     unistd::{close, getppid},
 };
 
-use crate::{
-    opt::ExecOptions,
-    outcome::{Cause, Failure},
-};
+use crate::outcome::{Cause, Failure};
+
+/// Options of `exec`.
+#[derive(Args)]
+pub struct ExecOptions {
+    /// The process without which the command must not run
+    pub parent: i32,
+    /// A file descriptor that is not the command's
+    #[arg(long)]
+    pub close: Option<i32>,
+    /// A file descriptor for the number of the error when the command cannot be started
+    #[arg(long)]
+    pub report: i32,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
 
 /// Becomes the command. Returns only when that failed.
 pub fn exec(options: &ExecOptions) -> Failure {

@@ -1,15 +1,49 @@
 //! `redlatch export`: the bundle in the form that another caller reads, with the same bytes in it.
 
-use std::{fmt::Write, fs};
+use std::{fmt::Write, fs, path::PathBuf};
 
+use clap::{Args, ValueEnum};
 use redlatch::bundle::{self, Bundle, Script};
 use serde_json::{Value, json};
 
 use crate::{
-    opt::{AclPrintOptions, ExportOptions, Form, Global, Role},
+    acl::AclPrintOptions,
+    opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
+    rights::Role,
     scripts::contract,
 };
+
+/// Options of `export`.
+#[derive(Args)]
+pub struct ExportOptions {
+    /// Form of the artefact
+    #[arg(long = "as", value_name = "FORM")]
+    pub form: Form,
+    /// Write to this file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write nothing; exit with 1 when the file differs
+    #[arg(long, requires = "out")]
+    pub check: bool,
+}
+
+/// Form of an artefact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// The Lua module that nginx loads.
+    Lua,
+    /// Every script with its contract as JSON.
+    Json,
+    /// Digests in the format of `sha1sum -c`.
+    Sha1sums,
+    /// Commands for `redis-cli`, which loads all scripts when it reads them from stdin.
+    RedisCli,
+    /// Rules for ACL SETUSER, for a caller that loads what is missing.
+    Acl,
+    /// JSON schema of what --format json prints.
+    Schema,
+}
 
 /// Writes the artefact, or compares a file with it.
 pub fn export(options: &ExportOptions, global: &Global) -> Result<Outcome, Failure> {

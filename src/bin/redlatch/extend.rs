@@ -1,16 +1,33 @@
 //! `redlatch extend`: keeps a lease that `acquire` left held.
 
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::Args;
 use redlatch::{ClientBuilder, call::Extend};
 use serde_json::json;
 
 use crate::{
-    duration::{millis, show},
-    opt::{ExtendOptions, Global},
+    duration::{self, millis, show},
+    opt::Global,
     outcome::{Failure, Outcome},
     output::escaped,
     owner_file,
     release::{lost, repeated},
 };
+
+/// Options of `extend`.
+#[derive(Args)]
+pub struct ExtendOptions {
+    /// The name that was acquired
+    pub name: OsString,
+    /// Least length of the lease from now
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = duration::TTL)]
+    pub ttl: Duration,
+    /// The file that `acquire` wrote
+    #[arg(long, value_name = "FILE")]
+    pub owner_file: PathBuf,
+}
 
 /// Makes the lease last its TTL from now, or longer if it does already.
 pub async fn extend(options: &ExtendOptions, global: &Global) -> Result<Outcome, Failure> {

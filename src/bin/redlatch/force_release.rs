@@ -1,13 +1,29 @@
 //! `redlatch force-release`: the way out when a holder hangs and its TTL is long.
 
+use std::ffi::OsString;
+
+use clap::Args;
 use redlatch::call::ForceRelease;
 use serde_json::json;
 
 use crate::{
-    opt::{ForceReleaseOptions, Global},
+    opt::Global,
     outcome::{Cause, Failure, Outcome, Verdict},
     output::escaped,
 };
+
+/// Options of `force-release`.
+#[derive(Args)]
+pub struct ForceReleaseOptions {
+    /// The name of the lock
+    pub name: OsString,
+    /// Do it, although the holder may still be at work
+    #[arg(long)]
+    pub yes: bool,
+    /// Why, for whoever reads the output later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
 
 /// Ends the lease. Never repeated by itself: a second call would end the next holder's lease.
 pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Result<Outcome, Failure> {

@@ -1,5 +1,8 @@
 //! `redlatch inspect`: who holds a lock, since when, for how long, and who waits.
 
+use std::ffi::OsString;
+
+use clap::Args;
 use std::time::{Duration, UNIX_EPOCH};
 
 use redlatch::{
@@ -10,11 +13,24 @@ use serde_json::{Value, json};
 
 use crate::{
     duration::{millis, show},
-    opt::{Global, InspectOptions},
+    opt::Global,
     outcome::{Failure, Outcome, Verdict},
     output::{escaped, good, table, tell},
     signals::Signals,
 };
+
+/// Options of `inspect`.
+#[derive(Args)]
+pub struct InspectOptions {
+    /// What is protected: 1 to 512 bytes
+    pub name: OsString,
+    /// Show it again whenever holder or waiters have changed, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many waiters to show
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub waiters: u32,
+}
 
 /// How often `--follow` looks.
 const LOOK: Duration = Duration::from_millis(250);

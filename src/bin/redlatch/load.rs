@@ -1,6 +1,9 @@
 //! `redlatch load`: preloads every script that a server lacks, on all servers: a replica that has them can be promoted
 //! without a call that finds its script missing. Callers that find their scripts need no right to load.
 
+use std::time::Duration;
+
+use clap::Args;
 use redlatch::{
     Error,
     bundle::{self, Script},
@@ -9,12 +12,32 @@ use redlatch::{
 use serde_json::{Value, json};
 
 use crate::{
+    duration,
     fleet::{Answer, failure_of_all, named},
-    opt::{Global, LoadOptions},
+    opt::Global,
     outcome::{Failure, Outcome, Verdict},
     output::{bad, good, table},
     watch,
 };
+
+/// Options of `load`.
+#[derive(Args)]
+pub struct LoadOptions {
+    /// Only say what would be loaded
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Exit with 0 also when some servers could not be reached, as long as one was
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// Stay, and look again and again: after a restart, SCRIPT FLUSH, a switch of the primary or a new server, scripts
+    /// are back within this time
+    #[arg(long, value_name = "INTERVAL", value_parser = duration::parse, num_args = 0..=1, require_equals = true,
+        default_missing_value = "10s", conflicts_with = "dry_run")]
+    pub watch: Option<Duration>,
+    /// With --watch: answer /metrics for Prometheus and /health on this address
+    #[arg(long, value_name = "HOST:PORT", requires = "watch")]
+    pub metrics_addr: Option<String>,
+}
 
 /// What `load` found and did with a script.
 #[derive(Clone, Copy, PartialEq, Eq)]

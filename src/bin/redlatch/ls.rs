@@ -1,16 +1,31 @@
 //! `redlatch ls`: the locks of a namespace, found with SCAN, which never keeps the server busy.
 
-use std::{collections::BTreeSet, os::unix::ffi::OsStrExt};
+use std::{collections::BTreeSet, ffi::OsString, os::unix::ffi::OsStrExt};
 
+use clap::Args;
 use redlatch::call::{Caller, Role};
 use serde_json::json;
 
 use crate::{
     duration::{millis, show},
-    opt::{Global, LsOptions},
+    opt::Global,
     outcome::{Cause, Failure, Outcome},
     output::{escaped, pattern_of, table},
 };
+
+/// Options of `ls`.
+#[derive(Args)]
+pub struct LsOptions {
+    /// Which names, with * ? and [] as in Redis
+    #[arg(default_value = "*")]
+    pub pattern: OsString,
+    /// Also locks that nobody holds, which the server still remembers for their fence
+    #[arg(long)]
+    pub all: bool,
+    /// Stop after that many locks
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+}
 
 /// How many keys the server looks at in one step.
 const STEP: usize = 500;

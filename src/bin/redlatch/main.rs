@@ -31,6 +31,7 @@ mod server;
 mod show;
 mod signals;
 mod status;
+mod supervise;
 mod usage;
 mod verify;
 mod watch;

@@ -1,12 +1,19 @@
 //! `redlatch man`: the manual pages, made from the command line's own types.
 
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
 use serde_json::json;
 
 use crate::{
-    opt::{ManOptions, Options},
+    opt::Options,
     outcome::{Cause, Failure, Outcome},
 };
+
+/// Options of `man`.
+#[derive(Args)]
+pub struct ManOptions {
+    /// A verb, for instance run
+    pub verb: Option<String>,
+}
 
 /// Prints one page in troff.
 pub fn man(options: &ManOptions) -> Result<Outcome, Failure> {

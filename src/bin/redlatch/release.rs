@@ -1,5 +1,8 @@
 //! `redlatch release`: gives back a lease that `acquire` left held.
 
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::Args;
 use redlatch::{
     Error, ErrorKind, Name,
     call::{Caller, Release},
@@ -7,11 +10,21 @@ use redlatch::{
 use serde_json::json;
 
 use crate::{
-    opt::{Global, ReleaseOptions},
+    opt::Global,
     outcome::{Cause, Failure, Outcome},
     output::escaped,
     owner_file,
 };
+
+/// Options of `release`.
+#[derive(Args)]
+pub struct ReleaseOptions {
+    /// The name that was acquired
+    pub name: OsString,
+    /// The file that `acquire` wrote
+    #[arg(long, value_name = "FILE")]
+    pub owner_file: PathBuf,
+}
 
 /// How often a command is sent that gets no answer. Every script may be run again with the same owner token.
 const TRIES: usize = 3;

@@ -2,9 +2,32 @@
 
 use std::collections::BTreeSet;
 
+use clap::ValueEnum;
 use redlatch::{Error, bundle, call::Caller};
 
-use crate::{opt::Role, outcome::Failure, output::pattern_of};
+use crate::{outcome::Failure, output::pattern_of};
+
+/// What a user of the server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Takes locks, and loads scripts where they are missing.
+    Caller,
+    /// Runs load, status, verify, acl and doctor.
+    Deployer,
+    /// Takes locks, and can neither load nor write scripts: `load --watch` has to keep them there.
+    Strict,
+}
+
+impl Role {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Deployer => "deployer",
+            Self::Strict => "strict",
+        }
+    }
+}
 
 /// Something that a user may be allowed to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

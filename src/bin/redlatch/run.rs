@@ -1,46 +1,78 @@
 //! `redlatch run`: a command that runs only while the lease is held.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::ExitStatus, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    time::Duration,
+};
 
-use redlatch::{Attempt, Error, ErrorKind, Lease, Lock, Mutex, Name};
-use serde_json::{Value, json};
+use clap::{Args, ValueEnum};
+use redlatch::{Attempt, Error, ErrorKind, Lease, Lock, Mutex};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
     acquire::{held_by_another, interrupted, settle},
-    child::{Child, ended},
-    duration::show,
+    child::Child,
+    duration::{self, show},
     exec::not_started,
     journal::Journal,
-    opt::{Global, OnLost, RunOptions},
-    outcome::{Cause, Failure, Outcome, Problem, Verdict},
-    output::{escaped, say},
+    opt::Global,
+    outcome::{Failure, Outcome, Problem, Verdict},
+    output::escaped,
     signals::Signals,
+    supervise::{Reserve, supervise},
 };
 
-/// Time for the stop itself, at most: to be scheduled on a busy machine, to signal, to reap. A tenth of shorter leases.
-const MARGIN: Duration = Duration::from_secs(1);
-const MAX_DEFAULT_GRACE: Duration = Duration::from_secs(5);
-/// The longest sleep: a timer of the runtime stands still while the machine is suspended, a lease does not.
-const LOOK: Duration = Duration::from_millis(500);
+/// Options of `run`.
+#[derive(Args)]
+pub struct RunOptions {
+    /// What is protected: 1 to 512 bytes
+    pub name: OsString,
+    /// Ask once and do not wait
+    #[arg(short = 'n', long, conflicts_with = "wait")]
+    pub no_wait: bool,
+    /// Wait at most that long; without -n and -w it waits for ever
+    #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub wait: Option<Duration>,
+    /// Exit code when the lease was not acquired
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = 75)]
+    pub conflict_exit_code: u8,
+    /// Length of the lease, renewed after each third of it
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
+        default_value = duration::TTL)]
+    pub ttl: Duration,
+    /// Time between --signal and KILL when the lease cannot be kept [default: a quarter of the TTL, at most 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_or_zero, allow_hyphen_values = true)]
+    pub grace: Option<Duration>,
+    /// What the command is sent first when the lease cannot be kept
+    #[arg(long, value_name = "SIGNAL", value_parser = crate::signals::parse, default_value = "TERM")]
+    pub signal: nix::sys::signal::Signal,
+    /// Do not renew: the command has one TTL
+    #[arg(long)]
+    pub no_renew: bool,
+    /// What happens to the command when the lease cannot be kept
+    #[arg(long, value_name = "WHAT", default_value = "kill")]
+    pub on_lost: OnLost,
+    /// Write what happens to this file descriptor, one JSON object a line: acquired, lost, stopped, exited, released
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(1..))]
+    pub status_fd: Option<i32>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What happens to the command of `run` when the lease cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnLost {
+    /// It is stopped before the lease ends.
+    Kill,
+    /// It goes on, unprotected; `run` says so and ends with 76.
+    Warn,
+}
 
 /// How long a release is tried that gets no answer, however long the lease is.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How much of the lease is kept back for stopping the command.
-#[derive(Clone, Copy)]
-struct Reserve {
-    grace: Duration,
-    margin: Duration,
-}
-
-/// How the command ended.
-enum End {
-    /// By itself.
-    Exited(ExitStatus),
-    /// It was stopped, because the lease could not be kept.
-    Stopped,
-}
 
 /// Acquires, runs the command, releases.
 pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failure> {
@@ -64,34 +96,6 @@ pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failu
     };
     settle(&client).await;
     outcome
-}
-
-impl Reserve {
-    /// Grace and margin, which must leave room for a renewal: it is due after a third of the TTL, and may be late.
-    fn of(options: &RunOptions) -> Result<Self, Failure> {
-        let ttl = options.ttl;
-        let margin = MARGIN.min(ttl / 10);
-        let grace = options.grace.unwrap_or((ttl / 4).min(MAX_DEFAULT_GRACE));
-        let room = if options.no_renew { ttl } else { ttl / 2 };
-        if options.on_lost == OnLost::Warn || grace + margin < room {
-            return Ok(Self { grace, margin });
-        }
-        let part = if options.no_renew { "the TTL" } else { "half of the TTL" };
-        Err(Failure::new(
-            Cause::Usage,
-            format!(
-                "--grace {} and a margin of {} do not fit into {part} of {}: the command could not be stopped in time",
-                show(grace),
-                show(margin),
-                show(ttl)
-            ),
-        )
-        .hint("write a longer --ttl or a shorter --grace"))
-    }
-
-    fn total(self) -> Duration {
-        self.grace + self.margin
-    }
 }
 
 async fn grant(lock: &Lock<Mutex>, options: &RunOptions) -> Result<Attempt<Mutex>, Failure> {
@@ -153,111 +157,6 @@ async fn hold(
         Some(_) => outcome.note(format!("{name} could not be given back, its lease ends within {}", show(options.ttl))),
         None => outcome,
     })
-}
-
-impl End {
-    fn verdict(&self) -> Verdict {
-        match self {
-            Self::Exited(status) => ended(*status).map_or_else(Verdict::Signalled, Verdict::Exited),
-            Self::Stopped => Verdict::Lost,
-        }
-    }
-
-    /// Exit code and signal of the command, when it ended by itself.
-    fn codes(&self) -> (Option<u8>, Option<u8>) {
-        match self.verdict() {
-            Verdict::Exited(code) => (Some(code), None),
-            Verdict::Signalled(signal) => (None, Some(signal)),
-            _ => (None, None),
-        }
-    }
-
-    fn event(&self) -> Value {
-        let (code, signal) = self.codes();
-        match self {
-            Self::Exited(_) => json!({ "event": "exited", "exit_code": code, "signal": signal }),
-            Self::Stopped => json!({ "event": "stopped" }),
-        }
-    }
-
-    fn data(&self, name: &Name, fence: &str) -> Value {
-        let (code, signal) = self.codes();
-        json!({
-            "name": escaped(name.as_bytes()),
-            "fence": fence,
-            "stopped": matches!(self, Self::Stopped),
-            "child_exit_code": code,
-            "child_signal": signal,
-        })
-    }
-
-    /// What to say when the command was not protected to its end.
-    fn loss(&self, name: &Name, warned: bool, released: Option<ErrorKind>) -> Option<String> {
-        match self {
-            Self::Stopped => {
-                Some(format!("lease of {name} could not be kept, the command was stopped before it ended"))
-            }
-            Self::Exited(_) if warned => {
-                Some(format!("lease of {name} was lost, the command went on without protection"))
-            }
-            Self::Exited(_) if released == Some(ErrorKind::Lost) => {
-                Some(format!("lease of {name} was lost before the command ended"))
-            }
-            Self::Exited(_) => None,
-        }
-    }
-}
-
-/// Forwards signals until the command ends, or stops it when the lease cannot be kept. Also says whether a command that
-/// may go on has been without protection.
-async fn supervise(
-    options: &RunOptions,
-    lease: &Lease,
-    reserve: Reserve,
-    child: &mut Child,
-    signals: &mut Signals,
-    journal: &mut Journal,
-) -> Result<(End, bool), Failure> {
-    let mut warned = false;
-    loop {
-        let kill = options.on_lost == OnLost::Kill;
-        tokio::select! {
-            biased;
-            () = threatened(lease, reserve), if kill => {
-                if lease.is_lost() {
-                    child.kill().await;
-                } else {
-                    // Nothing is said yet: a stderr that nobody reads must not delay the stop.
-                    child.stop(options.signal, reserve.grace, lease.lost()).await;
-                }
-                return Ok((End::Stopped, false));
-            }
-            () = lease.lost(), if !kill && !warned => {
-                say(&format!("lease of {} is lost, the command goes on without protection", lease.name()));
-                journal.write(&json!({ "event": "lost" }));
-                warned = true;
-            }
-            status = child.wait() => {
-                let status = status.map_err(|error| crate::io_failure("waiting for the command", &error))?;
-                return Ok((End::Exited(status), warned));
-            }
-            signal = signals.next() => child.signal(signal),
-        }
-    }
-}
-
-/// Completes when no more of the lease is left than is kept back, or when it is lost.
-async fn threatened(lease: &Lease, reserve: Reserve) {
-    loop {
-        let left = lease.remaining().saturating_sub(reserve.total());
-        if left.is_zero() || lease.is_lost() {
-            return;
-        }
-        tokio::select! {
-            () = lease.lost() => return,
-            () = sleep(left.min(LOOK)) => {}
-        }
-    }
 }
 
 /// Releases. Returns what went wrong. A signal ends a wait that is longer than one command may take, and not before: it

@@ -1,14 +1,28 @@
 //! `redlatch show`: one script, so that an operator can read what the server runs.
 
+use clap::Args;
 use redlatch::bundle::{self, Bundle, Script};
 use serde_json::Value;
 
 use crate::{
     load::title,
-    opt::ShowOptions,
     outcome::{Cause, Failure, Outcome},
     scripts::contract,
 };
+
+/// Options of `show`.
+#[derive(Args)]
+pub struct ShowOptions {
+    /// The script, for instance mutex/acquire or mutex/acquire@v1; without a version the newest one
+    #[arg(value_name = "NAME[@vN]")]
+    pub script: String,
+    /// Print the bytes of the script and nothing else
+    #[arg(long, conflicts_with = "digest")]
+    pub raw: bool,
+    /// Print the digest and nothing else
+    #[arg(long)]
+    pub digest: bool,
+}
 
 /// The contract for people; `--raw` the bytes, `--digest` the digest.
 pub fn show(options: &ShowOptions) -> Result<Outcome, Failure> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use clap::Args;
 use redlatch::{
     Error,
     bundle::{self, Script},
@@ -12,10 +13,21 @@ use serde_json::{Value, json};
 use crate::{
     fleet::{Answer, failure_of_all},
     load::matrix,
-    opt::{Global, StatusOptions},
+    opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good, table},
 };
+
+/// Options of `status`.
+#[derive(Args)]
+pub struct StatusOptions {
+    /// Exit with 1 when a script is missing on a server, or a server does not answer
+    #[arg(long)]
+    pub check: bool,
+    /// Also show which versions of redlatch the connected callers are of
+    #[arg(long)]
+    pub callers: bool,
+}
 
 /// What a server has and says of itself. A user without the right to INFO does not hear the latter.
 struct Report {

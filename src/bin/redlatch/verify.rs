@@ -1,18 +1,33 @@
 //! `redlatch verify`: are the bytes those that were released, in this program, in a folder, on the server?
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use clap::Args;
 use redlatch::bundle::{self, Bundle, Digest};
 use serde_json::json;
 
 use crate::{
     fleet::{Answer, failure_of_all, named},
     load::title,
-    opt::{Global, VerifyOptions},
+    opt::Global,
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{bad, good, table},
     status::scripts_missing,
 };
+
+/// Options of `verify`.
+#[derive(Args)]
+pub struct VerifyOptions {
+    /// Do not ask a server
+    #[arg(long)]
+    pub offline: bool,
+    /// Also check this folder of scripts against the SHA1SUMS in it
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+}
 
 /// Checks the embedded scripts, then what else was asked for.
 pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome, Failure> {

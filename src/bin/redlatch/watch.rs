@@ -12,8 +12,9 @@ use serde_json::json;
 use crate::{
     duration::{millis, show},
     health::{Health, Node},
+    load::LoadOptions,
     load::{State, load_missing},
-    opt::{Global, LoadOptions},
+    opt::Global,
     outcome::{Failure, Outcome},
     output::{self, say},
     signals::Signals,

@@ -4,6 +4,7 @@ mod nginx;
 mod report;
 mod sale;
 
+use clap::Args;
 use redlatch::private_server::PrivateServer;
 use redlatch::{Client, call::Endpoint};
 
@@ -11,10 +12,21 @@ use report::{Race, Report};
 use sale::{Sale, Shop};
 
 use crate::{
-    opt::{DemoOptions, Format, Global},
+    opt::{Format, Global},
     outcome::{Cause, Failure, Outcome, Verdict},
     signals::Signals,
 };
+
+/// Options of `demo`.
+#[derive(Args)]
+pub struct DemoOptions {
+    /// How many buyers come at once: half of them Rust tasks, half requests to nginx
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
+    /// How many pieces there are; may be given several times
+    #[arg(long, value_name = "N", default_values_t = [1, 50], value_parser = clap::value_parser!(u32).range(1..))]
+    pub stock: Vec<u32>,
+}
 
 /// nginx workers that serve the other half of the buyers.
 const WORKERS: usize = 2;
