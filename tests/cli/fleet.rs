@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Cli, Running, answer, assert_fails, blurred, until};
 use crate::support::{
-    Raw,
+    Fault, Proxy, Raw, Server,
     topology::{Cluster, Member, Replicated, WATCHED, Watched},
 };
 
@@ -79,6 +79,25 @@ fn a_replica_that_lacks_scripts_or_does_not_answer_is_named() {
     assert_eq!(on(&url, &[&["status", "--check"][..], &timeout].concat()).answer().status, 1);
     assert_eq!(on(&url, &[&["verify"][..], &timeout].concat()).answer().status, 1);
     replica.signal("CONT");
+}
+
+#[test]
+fn a_server_that_answers_each_command_slowly_is_given_up_at_a_deadline() {
+    let server = Server::start(&[]).unwrap();
+    Cli::on(&server, &["load"]).must();
+    let proxy = Proxy::start(&server);
+    // doctor has some dozens of questions; a server has the time of ten.
+    proxy.rule(|command| {
+        let slow = ["ACL", "CONFIG", "TIME", "INFO"].iter().any(|word| command.is(word));
+        slow.then_some(Fault::HoldReply(Duration::from_millis(500)))
+    });
+    let words = ["doctor", "--timeout", "1s"];
+    let expected = format!(
+        "redlatch: {} was not done within 10s\n  hint: it answers, but slowly; with a longer --timeout it has more time\n",
+        proxy.url().trim_start_matches("redis://").trim_end_matches('/')
+    );
+    assert_eq!(on(&proxy.url(), &words).answer(), answer(69, "", &expected));
+    assert!(proxy.bites() > 10);
 }
 
 #[test]

@@ -62,8 +62,9 @@ impl Global {
                         Ok(outcome) => outcome.map_err(Failure::from),
                         Err(_) => Err(Failure::new(
                             Cause::Unavailable,
-                            format!("it was not done within {}", show(timeout * COMMANDS)),
-                        )),
+                            format!("{} was not done within {}", server.address, show(timeout * COMMANDS)),
+                        )
+                        .hint("it answers, but slowly; with a longer --timeout it has more time")),
                     };
                     (number, Answer { server, outcome })
                 }
