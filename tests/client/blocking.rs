@@ -39,7 +39,7 @@ fn threads_take_turns() {
 #[test]
 fn a_lease_is_renewed_without_a_runtime_of_the_program() {
     let (server, client) = fixture();
-    let lock = client.lock(client.inner().mutex("n").unwrap().ttl(Duration::from_millis(900)).unwrap());
+    let lock = client.lock(client.inner().mutex("n").unwrap().ttl(Duration::from_secs(3)).unwrap());
     let lease = lock.acquire().unwrap();
     let mut raw = Raw::connect(&server);
     let first_end: u64 = raw.must(&["HGET", "redlatch:m1:n", "deadline_ms"]);

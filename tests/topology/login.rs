@@ -37,13 +37,13 @@ async fn n11_a_user_who_is_switched_off_for_a_while_keeps_the_lease_and_makes_no
     let server = Member::start(&[]);
     let mut raw = server.raw();
     raw.must::<()>(&["ACL", "SETUSER", "app", "on", ">right", "+@all", "~*", "&*"]);
-    let client = patient().ttl(Duration::from_secs(6)).connect_to(&endpoint(&server, "app", "right")).await.unwrap();
+    let client = patient().ttl(Duration::from_secs(9)).connect_to(&endpoint(&server, "app", "right")).await.unwrap();
     let lease = acquire(&client, "n").await;
     raw.must::<()>(&["ACL", "SETUSER", "app", "off"]);
     raw.must::<u64>(&["CLIENT", "KILL", "USER", "app"]);
     let before = raw.count("hello");
     let refusals = || server.raw().errors("WRONGPASS");
-    // Renewals are due every two seconds, and are tried again while they have no answer.
+    // Renewals are due every three seconds, and are tried again while they have no answer.
     until("a renewal was refused", || refusals() > 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let tries = raw.count("hello") - before;
@@ -61,7 +61,7 @@ async fn n11_a_password_is_changed_without_losing_a_lease() {
     let server = Member::start(&[]);
     let mut raw = server.raw();
     raw.must::<()>(&["ACL", "SETUSER", "app", "on", ">old", "+@all", "~*", "&*"]);
-    let before = patient().ttl(Duration::from_secs(3)).connect_to(&endpoint(&server, "app", "old")).await.unwrap();
+    let before = patient().ttl(Duration::from_secs(6)).connect_to(&endpoint(&server, "app", "old")).await.unwrap();
     let lease = acquire(&before, "n").await;
     // Both passwords count while programs are started again with the new one.
     raw.must::<()>(&["ACL", "SETUSER", "app", ">new"]);

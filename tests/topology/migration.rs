@@ -44,7 +44,7 @@ fn close(slot: &str, cluster: &Cluster, target: &Member) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
     let cluster = Cluster::start(&[]);
-    let client = patient().ttl(Duration::from_secs(3)).connect(&cluster.url()).await.unwrap();
+    let client = patient().ttl(Duration::from_secs(6)).connect(&cluster.url()).await.unwrap();
     let held = acquire(&client, "{moving}held").await;
     let stop = Arc::new(AtomicBool::default());
     let rounds = Arc::new(AtomicU64::default());
@@ -133,7 +133,7 @@ async fn r9_a_slot_that_has_moved_is_asked_for_at_its_old_owner_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r9_renewals_alone_find_a_slot_that_has_moved() {
     let cluster = Cluster::start(&[]);
-    let client = patient().ttl(Duration::from_secs(4)).connect(&cluster.url()).await.unwrap();
+    let client = patient().ttl(Duration::from_secs(8)).connect(&cluster.url()).await.unwrap();
     let lease = acquire(&client, "n").await;
     let target = move_slot(&cluster, "redlatch:m1:n");
     outlive(target, deadline_ms(target, "n"));
