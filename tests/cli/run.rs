@@ -447,6 +447,24 @@ fn a_polite_command_ends_itself_within_the_grace() {
 }
 
 #[test]
+fn what_the_command_started_has_the_grace_too_when_the_command_ends_at_once() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let line = Line::to(&server, folder.path());
+    let (ready, late) = (folder.path().join("ready"), folder.path().join("late"));
+    let script = format!(
+        "(trap 'sleep 0.2; echo bye >{}; exit 0' TERM; echo r >{}; while :; do sleep 0.01; done) & wait",
+        quoted(&late).replace('\'', ""),
+        quoted(&ready)
+    );
+    let words = ["run", "stock", "--ttl", "10s", "--grace", "3s", "--timeout", "1s", "--", "sh", "-c", &script];
+    let running = Cli::at(&line.url, &words).start();
+    line_of(&ready);
+    line.cut();
+    assert_eq!(running.answer().status, 76);
+    assert_eq!(fs::read_to_string(&late).unwrap_or_default(), "bye\n");
+}
+
+#[test]
 fn json_goes_to_stderr_because_stdout_is_the_commands() {
     let server = Server::start(&[]).unwrap();
     let ended = Cli::on(&server, &["run", "stock", "--format", "json", "--", "sh", "-c", "echo data; exit 3"]).answer();
