@@ -259,3 +259,28 @@ fn receive(inner: &Weak<Inner>, number: u64, push: PushInfo) {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_an_earlier_connection_is_not_handed_over() {
+        let heard = Arc::new(AtomicU64::default());
+        let on_push = {
+            let heard = Arc::clone(&heard);
+            move |_| {
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let seek = Seek::Fixed(Box::new(Client::open("redis://127.0.0.1").unwrap()));
+        let connection = Connection::new(seek, Duration::from_secs(1), on_push);
+        connection.0.newest.store(2, Ordering::Release);
+        let hears = |number| {
+            let message = PushInfo { kind: PushKind::Message, data: Vec::new() };
+            receive(&Arc::downgrade(&connection.0), number, message);
+            heard.load(Ordering::Relaxed)
+        };
+        assert_eq!((hears(1), hears(2), hears(1)), (0, 1, 1));
+    }
+}

@@ -331,6 +331,13 @@ mod tests {
     }
 
     #[test]
+    fn a_command_does_not_wait_for_the_acknowledgement_of_the_one_before() {
+        let endpoint = Endpoint::parse("redis://a").unwrap();
+        let client = endpoint.client(endpoint.address("a:1").unwrap()).unwrap();
+        assert!(client.get_connection_info().tcp_settings().nodelay());
+    }
+
+    #[test]
     fn certificates_need_tls_and_must_be_pem() {
         let refused = |url: &str| Endpoint::parse(url).unwrap().tls_ca(b"no").unwrap_err().to_string();
         assert_eq!(refused("redis://host"), "certificates are for TLS, write rediss:// instead of redis://");
