@@ -3,7 +3,7 @@
 use redlatch::bundle::embedded;
 use serde_json::Value;
 
-use super::{Cli, behind, folder};
+use super::{Cli, behind};
 use crate::support::{
     ClockShim, Raw, Server,
     topology::{Cluster, Member, Replicated, until},
@@ -188,9 +188,9 @@ fn doctor_finds_slow_scripts_of_ours_and_no_others() {
 /// Redis before 7.4 evicts no scripts: its INFO is given such a field.
 #[test]
 fn doctor_finds_evicted_scripts() {
-    let (server, folder) = (Server::start(&["--appendonly", "yes"]).unwrap(), folder());
+    let server = Server::start(&["--appendonly", "yes"]).unwrap();
     Cli::on(&server, &["load"]).must();
-    let url = behind(&server, folder.path(), |bytes| {
+    let url = behind(&server, |bytes| {
         let (field, other) = (b"total_eviction_exceeded_time:0", b"evicted_scripts:00000000000003");
         if let Some(at) = bytes.windows(field.len()).position(|window| window == field) {
             bytes[at..at + field.len()].copy_from_slice(other);

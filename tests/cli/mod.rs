@@ -12,10 +12,8 @@ mod trouble;
 use std::{
     fmt,
     io::{Read, Write},
-    os::unix::{
-        net::{UnixListener, UnixStream},
-        process::ExitStatusExt,
-    },
+    net::TcpListener,
+    os::unix::{net::UnixStream, process::ExitStatusExt},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -287,30 +285,30 @@ pub fn is_held(server: &Server, name: &str) -> bool {
 }
 
 /// A server in front of `server` that changes what it answers.
-pub fn behind(server: &Server, folder: &Path, change: fn(&mut [u8])) -> String {
-    let path = folder.join("changed.sock");
-    let listener = UnixListener::bind(&path).unwrap();
+pub fn behind(server: &Server, change: fn(&mut [u8])) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
     let target = server.socket();
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let (client, server) = (client.unwrap(), UnixStream::connect(&target).unwrap());
-            let asked: fn(&mut [u8]) = |_| {};
-            for (mut from, mut to, change) in
-                [(client.try_clone().unwrap(), server.try_clone().unwrap(), asked), (server, client, change)]
-            {
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 65536];
-                    while let Ok(length @ 1..) = from.read(&mut buffer) {
-                        change(&mut buffer[..length]);
-                        if to.write_all(&buffer[..length]).is_err() {
-                            break;
-                        }
-                    }
-                });
+            pass(client.try_clone().unwrap(), server.try_clone().unwrap(), |_| {});
+            pass(server, client, change);
+        }
+    });
+    format!("redis://{address}")
+}
+
+fn pass(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static, change: fn(&mut [u8])) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            change(&mut buffer[..length]);
+            if to.write_all(&buffer[..length]).is_err() {
+                break;
             }
         }
     });
-    format!("unix://{}", path.display())
 }
 
 /// Whether the process is there and not just waiting to be reaped.

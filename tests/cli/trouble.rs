@@ -2,8 +2,8 @@
 
 use std::{fs, io::Write, net::TcpListener};
 
-use super::{Cli, answer, assert_fails, behind, folder};
-use crate::support::{Raw, Server};
+use super::{Cli, answer, assert_fails, behind, folder, until};
+use crate::support::{Raw, Server, topology::Member};
 
 /// Must never be seen anywhere.
 const CANARY: &str = "canary-9f3";
@@ -390,8 +390,8 @@ fn falsify(bytes: &mut [u8]) {
 
 #[test]
 fn a_server_that_has_other_bytes_under_a_script_is_65() {
-    let (server, folder) = (Server::start(&[]).unwrap(), folder());
-    let url = behind(&server, folder.path(), falsify);
+    let server = Server::start(&[]).unwrap();
+    let url = behind(&server, falsify);
     let expected = "redlatch: the server has another digest for mutex/acquire than this program: something changed its \
                     bytes on the way\n";
     assert_eq!(Cli::at(&url, &["load"]).answer(), answer(65, "", expected));
@@ -399,6 +399,24 @@ fn a_server_that_has_other_bytes_under_a_script_is_65() {
     // What was loaded is there under its own digest; the next one is not believed either.
     let told = Cli::at(&url, &["run", "stock", "--", "true"]).answer();
     assert_eq!(told, answer(65, "", &expected.replace("acquire", "extend")));
+}
+
+#[test]
+fn one_server_of_several_with_other_bytes_under_a_script_is_65() {
+    let (primary, replica) = (Member::start(&[]), Server::start(&[]).unwrap());
+    let false_url = behind(&replica, falsify);
+    let address = false_url.trim_start_matches("redis://");
+    let mut raw = Raw::connect(&replica);
+    raw.must::<()>(&["CONFIG", "SET", "replica-announce-port", address.rsplit(':').next().unwrap()]);
+    raw.must::<()>(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+    until("the replica is known by the false address", || {
+        Cli::at(&primary.url(), &["status"]).answer().stdout.contains(address)
+    });
+    let expected = format!(
+        "redlatch: {address}: the server has another digest for mutex/acquire than this program: something changed its \
+         bytes on the way\n"
+    );
+    assert_eq!(Cli::at(&primary.url(), &["load"]).answer(), answer(65, "", &expected));
 }
 
 fn server_is_left_alone(server: &Server) {

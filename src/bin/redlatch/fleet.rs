@@ -96,7 +96,7 @@ impl<T> Answer<T> {
     pub fn problem(&self) -> Option<Problem> {
         let Problem { code, message, hint, .. } = self.outcome.as_ref().err()?.problem.clone();
         let node = self.server.address.clone();
-        let message = if message.contains(&node) { message } else { format!("{node}: {message}") };
+        let message = of_server(&node, message);
         // Which servers are meant is known: this one is one of several.
         let hint = hint.filter(|_| code != Cause::Unavailable.word());
         Some(Problem { code, node: Some(node), message, hint })
@@ -115,10 +115,19 @@ pub fn failure_of_all<T>(answers: &mut Vec<Answer<T>>) -> Option<Failure> {
     if answers.is_empty() {
         return None;
     }
+    let several = answers.len() > 1;
     let Answer { server, outcome } = answers.swap_remove(one);
     let mut failure = outcome.err()?;
+    if several {
+        failure.problem.message = of_server(&server.address, failure.problem.message);
+    }
     failure.problem.node = Some(server.address);
     Some(failure)
+}
+
+/// `message`, which says which server it is about.
+fn of_server(address: &str, message: String) -> String {
+    if message.contains(address) { message } else { format!("{address}: {message}") }
 }
 
 /// `all 8 scripts are on …`: one server by its address, more by their number.
