@@ -49,6 +49,13 @@ fn a_command_that_cannot_start_is_126_or_127_and_gives_the_lease_back() {
 }
 
 #[test]
+fn the_command_has_no_pipe_but_stdin_stdout_and_stderr() {
+    let server = Server::start(&[]).unwrap();
+    let words = ["run", "stock", "--", "sh", "-c", "ls -l /proc/self/fd | grep -c pipe:"];
+    assert_eq!(Cli::on(&server, &words).answer(), answer(0, "3\n", ""));
+}
+
+#[test]
 fn the_command_has_our_stdin_and_our_output() {
     let server = Server::start(&[]).unwrap();
     let words = ["run", "stock", "--", "sh", "-c", "cat; echo done >&2"];

@@ -105,8 +105,7 @@ impl Worker {
         let mut last = read;
         if read.accepted {
             match choices.u32(..8000) {
-                // Long enough for renewals.
-                0 => tokio::time::sleep(Duration::from_millis(1200)).await,
+                0 => renewed(&lease).await,
                 1..800 => tokio::task::yield_now().await,
                 _ => {}
             }
@@ -144,6 +143,15 @@ struct Answer {
     now_us: u64,
     value: u64,
     over: bool,
+}
+
+/// Waits until the lease has been renewed, or is lost.
+async fn renewed(lease: &Lease) {
+    let mut left = lease.remaining();
+    while lease.remaining() <= left && !lease.is_lost() {
+        left = lease.remaining();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn release(lease: Lease, choices: &mut fastrand::Rng) -> &'static str {

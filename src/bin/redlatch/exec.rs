@@ -14,8 +14,9 @@ use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
     unistd::{close, getppid},
 };
+use serde_json::Value;
 
-use crate::outcome::{Cause, Failure};
+use crate::outcome::{Cause, Failure, Outcome, Verdict};
 
 /// Options of `exec`.
 #[derive(Args)]
@@ -33,39 +34,38 @@ pub struct ExecOptions {
     pub command: Vec<OsString>,
 }
 
+/// The exit code of a process that did not become the command. The program that started it tells why.
+const NOT_STARTED: u8 = 127;
+
 /// Becomes the command. Returns only when that failed.
-pub fn exec(options: &ExecOptions) -> Failure {
+pub fn exec(options: &ExecOptions) -> Result<Outcome, Failure> {
     if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
-        return Failure::new(Cause::Configuration, format!("the command cannot be tied to this program: {error}"));
+        return Err(Failure::new(Cause::Configuration, format!("the command cannot be tied to this program: {error}")));
     }
     // It may have been killed before that.
     if getppid().as_raw() != options.parent {
-        return Failure::new(Cause::Interrupted(9), "the program that holds the lease is gone");
+        return Err(Failure::new(Cause::Interrupted(9), "the program that holds the lease is gone"));
     }
     // Opened anew it ends with this program, while what we were given would become the command's.
     let report = File::options().write(true).open(format!("/proc/self/fd/{}", options.report));
     for descriptor in options.close.into_iter().chain([options.report]) {
         if let Err(error) = close(descriptor) {
-            return Failure::new(
+            return Err(Failure::new(
                 Cause::Configuration,
                 format!("file descriptor {descriptor} cannot be closed: {error}"),
-            );
+            ));
         }
     }
     let [program, arguments @ ..] = options.command.as_slice() else {
-        return Failure::new(Cause::Usage, "there is no command");
+        return Err(Failure::new(Cause::Usage, "there is no command"));
     };
     let error = Command::new(program).args(arguments).exec();
     let number = error.raw_os_error().unwrap_or_default();
     match report.and_then(|mut report| write!(report, "{number}")) {
-        // The program that started us says it.
-        Ok(()) => std::process::exit(NOT_STARTED),
-        Err(_) => not_started(program, &error),
+        Ok(()) => Ok(Outcome::new("", Value::Null).verdict(Verdict::Exited(NOT_STARTED))),
+        Err(_) => Err(not_started(program, &error)),
     }
 }
-
-/// The exit code of a process that did not become the command.
-pub const NOT_STARTED: i32 = 127;
 
 /// Why `program` did not start, in the exit codes of a shell.
 pub fn not_started(program: &OsStr, error: &io::Error) -> Failure {

@@ -128,7 +128,7 @@ async fn perform(options: &Options) -> Result<Outcome, Failure> {
         Verb::Bench(options) => bench::bench(options, global).await,
         Verb::Export(options) => export::export(options, global),
         Verb::Run(options) => run::run(options, global).await,
-        Verb::Exec(options) => Err(exec::exec(options)),
+        Verb::Exec(options) => exec::exec(options),
         Verb::Acquire(options) => acquire::acquire(options, global).await,
         Verb::Extend(options) => extend::extend(options, global).await,
         Verb::Release(options) => release::release(options, global).await,

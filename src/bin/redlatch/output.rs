@@ -65,26 +65,18 @@ pub fn print(
                 writeln!(out, "{row}")?;
             }
         }
-        (Format::Jsonl, _) => writeln!(out, "{}", object(command, result, exit_code))?,
-        (Format::Json, _) => writeln!(out, "{:#}", object(command, result, exit_code))?,
+        (Format::Jsonl, _) => writeln!(out, "{}", object(Some(command), result, exit_code))?,
+        (Format::Json, _) => writeln!(out, "{:#}", object(Some(command), result, exit_code))?,
     }
     out.flush()
 }
 
-fn object(command: &str, result: &Result<Outcome, Failure>, exit_code: u8) -> Value {
-    match result {
-        Ok(outcome) => envelope(Some(command), exit_code, &outcome.data, &outcome.problems),
-        Err(failure) => failed(Some(command), exit_code, &failure.problem),
-    }
-}
-
-/// The object of a command that failed; of none when the words did not name one.
-pub fn failed(command: Option<&str>, exit_code: u8, problem: &Problem) -> Value {
-    envelope(command, exit_code, &Value::Null, std::slice::from_ref(problem))
-}
-
-/// The one object. Fields are only ever added within a `format_version`.
-fn envelope(command: Option<&str>, exit_code: u8, data: &Value, problems: &[Problem]) -> Value {
+/// The one object, of a command or of words that name none. Fields are only ever added within a `format_version`.
+pub fn object(command: Option<&str>, result: &Result<Outcome, Failure>, exit_code: u8) -> Value {
+    let (data, problems) = match result {
+        Ok(outcome) => (&outcome.data, outcome.problems.as_slice()),
+        Err(failure) => (&Value::Null, std::slice::from_ref(&failure.problem)),
+    };
     json!({
         "format_version": 1,
         "command": command,

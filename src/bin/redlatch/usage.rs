@@ -5,9 +5,10 @@ use std::{io::Write, process::ExitCode};
 use clap::CommandFactory;
 
 use crate::{
+    exit_code,
     opt::Options,
-    outcome::{Cause, Problem},
-    output::{data_stream, failed},
+    outcome::{Cause, Failure},
+    output::{data_stream, object},
 };
 
 /// Prints what clap has to say: help, a version, or why the command line cannot be.
@@ -19,14 +20,14 @@ pub fn answer(error: clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let (message, hint) = text.trim().split_once("\n\n").unwrap_or((&text, ""));
     let message = one_line(message.trim_start_matches("error: "));
-    let object = failed(verb, USAGE, &Problem::new(Cause::Usage.word(), message).hint(one_line(hint)));
+    let result = Err(Failure::new(Cause::Usage, message).hint(one_line(hint)));
+    let exit_code = exit_code(&result);
+    let object = object(verb, &result, exit_code);
     let object = if pretty { format!("{object:#}") } else { object.to_string() };
     // Nothing is left to tell it by when that fails.
     let _ = writeln!(data_stream(verb.unwrap_or_default()), "{object}");
-    ExitCode::from(USAGE)
+    ExitCode::from(exit_code)
 }
-
-const USAGE: u8 = 2;
 
 /// Whether `words` ask for JSON, and whether on several lines.
 fn json_wanted(words: &[String]) -> Option<bool> {
