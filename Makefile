@@ -26,6 +26,7 @@ lint: deps-test
 	$(CARGO) run --quiet --bin redlatch -- export --as lua --out lua/lib/resty/redlatch/scripts.lua --check
 
 bench: deps-test
+	$(CARGO) bench --bench counts
 	$(CARGO) bench --bench pair
 	$(CARGO) bench --bench hand_off
 	$(CARGO) bench --bench nginx

@@ -4,6 +4,7 @@ mod bundle;
 pub mod cli;
 mod client;
 mod conformance;
+mod counts;
 mod docs;
 mod exhaustive;
 mod faults;
