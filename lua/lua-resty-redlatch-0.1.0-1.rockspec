@@ -24,6 +24,7 @@ build = {
     ["resty.redlatch.call"] = "lib/resty/redlatch/call.lua",
     ["resty.redlatch.calls"] = "lib/resty/redlatch/calls.lua",
     ["resty.redlatch.clock"] = "lib/resty/redlatch/clock.lua",
+    ["resty.redlatch.copies"] = "lib/resty/redlatch/copies.lua",
     ["resty.redlatch.driver"] = "lib/resty/redlatch/driver.lua",
     ["resty.redlatch.errand"] = "lib/resty/redlatch/errand.lua",
     ["resty.redlatch.errors"] = "lib/resty/redlatch/errors.lua",

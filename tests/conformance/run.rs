@@ -14,7 +14,7 @@ use super::{
 use crate::support::{Raw, Server};
 
 /// Replies after which the key is what it was before, whatever the case.
-const WITHOUT_EFFECT: [(&str, &str); 10] = [
+const WITHOUT_EFFECT: [(&str, &str); 12] = [
     ("mutex/acquire", "too_late"),
     ("mutex/acquire", "spent"),
     ("mutex/extend", "lost"),
@@ -25,6 +25,8 @@ const WITHOUT_EFFECT: [(&str, &str); 10] = [
     ("plain/acquire", "held_without_ttl"),
     ("plain/extend", "lost"),
     ("plain/release", "not_held"),
+    ("value/store", "outdated"),
+    ("value/store", "too_late"),
 ];
 
 /// One driver on one server, case after case.
@@ -345,10 +347,13 @@ fn leaves_the_key_alone(script: &str, expected: &Expected) -> bool {
     }
 }
 
-/// The key that a lock's state lives in. `plain` works on the caller's own key.
+/// The key that a script works on. `plain` takes the caller's own key, and a value has a key beside that of its lock.
 fn key_of(script: &str, name: &[u8]) -> Vec<u8> {
     if script.starts_with("plain/") {
         return name.to_vec();
+    }
+    if script.starts_with("value/") {
+        return [b"redlatch:v1:", name].concat();
     }
     Namespace::default().mutex_key(&Name::new(name).expect("the table has valid names"))
 }

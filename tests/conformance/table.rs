@@ -98,6 +98,7 @@ pub fn cases() -> Vec<Case> {
         ("arguments.txt", include_str!("arguments.txt")),
         ("full_server.txt", include_str!("full_server.txt")),
         ("plain.txt", include_str!("plain.txt")),
+        ("value.txt", include_str!("value.txt")),
     ];
     files.into_iter().flat_map(|(file, text)| parse(file, text)).collect()
 }
@@ -230,6 +231,10 @@ fn default(argument: &str) -> &'static str {
         "owner" => "a",
         "ttl_ms" => "10000",
         "claim_ms" => "3000",
+        "value" => "made",
+        "fence" => "17",
+        "fresh_ms" => "1000",
+        "keep_ms" => "60000",
         "retention_ms" => "60000",
         "max_waiters" => "10",
         "queue_ms" | "not_after_us" | "fence_floor" | "inbox_here" => "0",

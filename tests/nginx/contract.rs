@@ -34,7 +34,7 @@ fn reply_words_are_those_of_the_headers() {
         assert_eq!(words, replies_in_header(script), "{script}");
         compared += 1;
     }
-    assert_eq!(compared, 6);
+    assert_eq!(compared, 7);
 }
 
 #[test]

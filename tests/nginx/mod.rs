@@ -5,6 +5,7 @@ mod deadline;
 mod driver;
 mod examples;
 mod fleet;
+mod flight;
 mod grants;
 mod healing;
 mod input;

@@ -31,4 +31,9 @@ return {
     released = 1,
     not_held = 5,
   },
+  ["value/store"] = {
+    stored = 1,
+    outdated = 2,
+    too_late = 4,
+  },
 }

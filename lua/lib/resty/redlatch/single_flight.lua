@@ -2,12 +2,13 @@
 -- nodes of a fleet. The first two rings only spare Redis; that one fills is the lock's doing.
 local acquire = require "resty.redlatch.acquire"
 local clock = require "resty.redlatch.clock"
+local copies = require "resty.redlatch.copies"
 local held = require "resty.redlatch.held"
 local options = require "resty.redlatch.options"
 local random = require "resty.redlatch.random"
 local semaphores = require "ngx.semaphore"
 
-local floor, format, max, min, sleep = math.floor, string.format, math.max, math.min, ngx.sleep
+local max, min, sleep = math.max, math.min, ngx.sleep
 
 -- How often a worker looks whether another worker of its node has filled.
 local SHORTEST_LOOK, LONGEST_LOOK = 0.002, 0.02
@@ -17,65 +18,6 @@ local _M = {}
 -- What this worker is filling, by key.
 local flights = {}
 
--- Names in the shared dictionary, and the key of the value on the server.
-local function names(lock, key)
-  return "v:" .. lock.namespace .. ":" .. key, "f:" .. lock.namespace .. ":" .. key, lock.namespace .. ":c1:" .. key
-end
-
--- The flags of a dictionary's entry have 32 bits: milliseconds since the machine started go round in 49 days.
-local ROUND = 2 ^ 32
-
--- The node's copy. Its flags say until when it is fresh.
--- @return value, and whether it is fresh; or nil
-local function look(job)
-  local value, fresh_until = job.shm:get(job.value_name)
-  if value == nil then
-    return nil
-  end
-  local left_ms = ((fresh_until or 0) - floor(clock() * 1000)) % ROUND
-  return value, left_ms > 0 and left_ms < ROUND / 2
-end
-
-local function keep(job, value, fresh)
-  local ttl = fresh + job.stale
-  if ttl > 0 then
-    job.shm:set(job.value_name, value, max(ttl, 0.001), floor((clock() + fresh) * 1000) % ROUND)
-  end
-end
-
-local function server_ms(lock)
-  return lock.server.ahead_us and (clock() * 1e6 + lock.server.ahead_us) / 1000
-end
-
--- The fleet's copy: `fresh_until_ms value` in milliseconds of the server's clock.
--- @return value and for how many seconds it is fresh; nil when there is none; nil and an error
-local function fetch(job)
-  local lock = job.lock
-  local stored, err = lock.transport.command(lock, clock() + lock.timeout, "GET", job.key_name)
-  if type(stored) ~= "string" then
-    return nil, stored == nil and err or nil
-  end
-  local space = stored:find(" ", 1, true)
-  local fresh_until, now = space and tonumber(stored:sub(1, space - 1)), server_ms(lock)
-  if not fresh_until or not now then
-    return nil
-  end
-  return stored:sub(space + 1), (fresh_until - now) / 1000
-end
-
-local function store(job, value)
-  local lock, now = job.lock, server_ms(job.lock)
-  if not now then
-    return
-  end
-  local stored = format("%.0f ", now + job.ttl * 1000) .. value
-  local ok, err = lock.transport.command(lock, clock() + lock.timeout, "SET", job.key_name, stored, "PX",
-    format("%.0f", (job.ttl + job.stale) * 1000))
-  if not ok then
-    ngx.log(ngx.WARN, "redlatch: the value of a single flight reaches this node only: ", err)
-  end
-end
-
 local function run_fill(job)
   local ok, value, err = xpcall(job.fill, debug.traceback, unpack(job.args, 1, job.args.n))
   if not ok then
@@ -83,18 +25,49 @@ local function run_fill(job)
   elseif type(value) ~= "string" then
     return nil, err or "fill returned " .. type(value) .. ", not a string"
   end
-  keep(job, value, job.ttl)
   return value
+end
+
+-- What another node has filled, kept for this one too.
+local function take_from_fleet(job)
+  local value, fence, fresh = copies.fetch(job)
+  if value and fresh > 0 then
+    copies.keep(job, value, fence, fresh)
+    return value, "fleet"
+  end
+end
+
+-- Fills under the lease, and stores what it made while the lease is still ours. Whoever was stopped for longer takes
+-- what its successor has stored.
+local function fill_under(job, lease)
+  local value, err = run_fill(job)
+  if not value then
+    return nil, err
+  elseif copies.store(job, value, lease) then
+    copies.keep(job, value, lease.fence, job.ttl, lease)
+    return value, "fill"
+  end
+  local later, from = take_from_fleet(job)
+  return later or value, from or "fill"
+end
+
+-- Without the fleet's ring each node fills for itself.
+local function fill_alone(job, why)
+  ngx.log(ngx.WARN, "redlatch: a node fills for itself: ", why)
+  local value, err = run_fill(job)
+  if value then
+    copies.keep(job, value, nil, job.ttl)
+  end
+  return value, value and "fill" or err
 end
 
 -- For the fleet: takes what another node has filled, or fills under the lease.
 -- @return value, or nil; error, or where the value comes from
 local function fly(job)
   local lock = job.lock
-  local value, fresh = fetch(job)
-  if value and fresh > 0 then
-    keep(job, value, fresh)
-    return value, "fleet"
+  local value, from = take_from_fleet(job)
+  if value then
+    return value, from
   end
   local lease, err = acquire(lock, {
     name = job.key, key = lock.family.key(lock, job.key), ttl = job.lease, wait = max(job.limit - clock(), 0),
@@ -104,26 +77,16 @@ local function fly(job)
     if err == "held" then
       return nil, "timeout"
     elseif err:find("^connection") or err:find("^unknown") then
-      -- Without the fleet's ring each node fills for itself.
-      ngx.log(ngx.WARN, "redlatch: a node fills for itself: ", err)
-      value, err = run_fill(job)
-      return value, value and "fill" or err
+      return fill_alone(job, err)
     end
     return nil, err
   end
-  local from = "fleet"
-  value, fresh = fetch(job)
-  if value and fresh > 0 then
-    keep(job, value, fresh)
-  else
-    from = "fill"
-    value, err = run_fill(job)
-    if value then
-      store(job, value)
-    end
+  value, from = take_from_fleet(job)
+  if not value then
+    value, from = fill_under(job, lease)
   end
   lease:post_release()
-  return value, value and from or err
+  return value, from
 end
 
 -- For the node: fills if no other worker does, or waits for that one.
@@ -143,7 +106,7 @@ local function lead(job)
     end
     sleep(look_again * (0.5 + random.fraction()))
     look_again = min(look_again * 1.5, LONGEST_LOOK)
-    local value, fresh = look(job)
+    local value, fresh = copies.look(job)
     if value and fresh then
       return value, "node"
     end
@@ -205,8 +168,8 @@ end
 -- @return value and where it comes from; or nil and an error
 function _M.run(job)
   job.limit = clock() + job.wait
-  job.value_name, job.flag_name, job.key_name = names(job.lock, job.key)
-  local value, fresh = look(job)
+  job.value_name, job.flag_name, job.key_name = copies.names(job.lock, job.key)
+  local value, fresh = copies.look(job)
   if value and fresh then
     return value, "node"
   elseif value and job.stale > 0 then
