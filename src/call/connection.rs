@@ -13,7 +13,7 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult,
     aio::MultiplexedConnection,
 };
 
@@ -93,8 +93,10 @@ impl Seek {
 }
 
 async fn open(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<(MultiplexedConnection, String)> {
-    let address = client.get_connection_info().addr().to_string();
-    Ok((client.get_multiplexed_async_connection_with_config(config).await?, address))
+    let info = client.get_connection_info();
+    let mut redis = client.get_multiplexed_async_connection_with_config(config).await?;
+    introduce(&mut redis, info.redis_settings()).await?;
+    Ok((redis, info.addr().to_string()))
 }
 
 struct Inner {
@@ -174,7 +176,6 @@ impl Connection {
                 Ok::<(), ()>(())
             });
         let (mut redis, address) = self.0.seek.connect(&config).await?;
-        introduce(&mut redis).await?;
         self.0.newest.store(number, Ordering::Release);
         let channel = lock(&self.0.channel).clone();
         if let Some(channel) = channel {
@@ -236,8 +237,9 @@ impl Inner {
 }
 
 /// Lets `redlatch status --callers` see which version is connected. Since Redis 7.2 the crate tells that by itself.
-async fn introduce(redis: &mut MultiplexedConnection) -> RedisResult<()> {
-    let name = concat!("redlatch/", env!("CARGO_PKG_VERSION"));
+async fn introduce(redis: &mut MultiplexedConnection, settings: &RedisConnectionInfo) -> RedisResult<()> {
+    let (Some(library), Some(version)) = (settings.lib_name(), settings.lib_ver()) else { return Ok(()) };
+    let name = format!("{library}/{version}");
     match redis.send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name)).await {
         Err(error) if error.is_io_error() => Err(error),
         // A user without that right is served nameless.

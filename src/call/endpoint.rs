@@ -173,6 +173,28 @@ impl Endpoint {
         matches!(self.topology, Topology::Cluster { .. })
     }
 
+    /// Whether sentinels say where its primary is.
+    pub fn has_sentinels(&self) -> bool {
+        matches!(self.topology, Topology::Sentinel { .. })
+    }
+
+    /// The user that is logged in to the servers.
+    pub fn user(&self) -> &str {
+        self.settings.username().unwrap_or("default")
+    }
+
+    /// The number of the database that is selected.
+    pub fn database(&self) -> i64 {
+        self.settings.db()
+    }
+
+    /// The same, with connections that servers list under the name of `program` instead of `redlatch`: an operator's own
+    /// are not those of a caller.
+    pub fn introduced_as(mut self, program: &str) -> Self {
+        self.settings = self.settings.set_lib_name(program, env!("CARGO_PKG_VERSION"));
+        self
+    }
+
     /// The same login for one server of this endpoint, given as `HOST:PORT`.
     ///
     /// # Errors

@@ -74,19 +74,64 @@ impl Caller {
     /// The one server, and the replicas that it knows.
     async fn with_replicas(&self) -> Result<Vec<Server>, Error> {
         let own = |role| Server { address: self.endpoint.to_string(), role, endpoint: Endpoint::clone(&self.endpoint) };
-        let reply = match self.command(&redis::cmd("ROLE"), || "ROLE".to_owned()).await {
-            Ok(reply) => reply,
-            Err(error) if error.code() == Some("NOPERM") => return Ok(vec![own(Role::Unknown)]),
-            Err(error) => return Err(error),
+        let by_role = self.allowed(&redis::cmd("ROLE"), || "ROLE".to_owned()).await?.and_then(of_role);
+        let known = match by_role {
+            Some(known) => Some(known),
+            // Some that others look after have no ROLE.
+            None => {
+                let info = self.allowed(redis::cmd("INFO").arg("replication"), || "INFO".to_owned()).await?;
+                info.and_then(|info| of_info(&redis::from_redis_value::<String>(info).ok()?))
+            }
         };
-        let Value::Array(fields) = reply else { return Ok(vec![own(Role::Unknown)]) };
-        let Some(Value::BulkString(role)) = fields.first() else { return Ok(vec![own(Role::Unknown)]) };
-        if role != b"master" {
-            return Ok(vec![own(Role::Replica)]);
+        let (role, replicas) = known.unwrap_or((Role::Unknown, Vec::new()));
+        let replicas = replicas.iter().map(|address| self.server(address, Role::Replica));
+        std::iter::once(Ok(own(role))).chain(replicas).collect()
+    }
+
+    /// The reply; `None` when the server's ACL denies the command, or the server does not have it.
+    async fn allowed(&self, command: &redis::Cmd, what: impl Fn() -> String) -> Result<Option<Value>, Error> {
+        match self.command(command, what).await {
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(None),
+            Err(error) => Err(error),
         }
-        let replicas: Vec<(String, String, String)> =
-            fields.into_iter().nth(2).and_then(|list| redis::from_redis_value(list).ok()).unwrap_or_default();
-        let replicas = replicas.iter().map(|(host, port, _)| self.server(&format!("{host}:{port}"), Role::Replica));
-        std::iter::once(Ok(own(Role::Primary))).chain(replicas).collect()
+    }
+}
+
+/// The role, and the replicas of a primary, as ROLE replies them.
+fn of_role(reply: Value) -> Option<(Role, Vec<String>)> {
+    let Value::Array(fields) = reply else { return None };
+    let mut fields = fields.into_iter();
+    let Value::BulkString(role) = fields.next()? else { return None };
+    if role != b"master" {
+        return Some((Role::Replica, Vec::new()));
+    }
+    let list: Vec<(String, String, String)> = redis::from_redis_value(fields.nth(1)?).unwrap_or_default();
+    Some((Role::Primary, list.iter().map(|(host, port, _)| format!("{host}:{port}")).collect()))
+}
+
+/// The same as INFO tells it, with a line `slave0:ip=10.0.0.1,port=6379,…` for each replica.
+fn of_info(info: &str) -> Option<(Role, Vec<String>)> {
+    let field = |line: &str, name: &str| line.split(',').find_map(|part| Some(part.split_once(name)?.1.to_owned()));
+    let replica = |line: &str| Some(format!("{}:{}", field(line, "ip=")?, field(line, "port=")?));
+    match info.lines().find_map(|line| line.strip_prefix("role:"))? {
+        "master" => {
+            Some((Role::Primary, info.lines().filter(|line| line.starts_with("slave")).filter_map(replica).collect()))
+        }
+        _ => Some((Role::Replica, Vec::new())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_names_the_replicas_of_a_primary() {
+        let info = "# Replication\r\nrole:master\r\nconnected_slaves:1\r\n\
+                    slave0:ip=::1,port=7001,state=online,offset=14,lag=0,type=replica\r\nmaster_replid:0\r\n";
+        assert_eq!(of_info(info), Some((Role::Primary, vec!["::1:7001".to_owned()])));
+        assert_eq!(of_info("role:slave\r\nmaster_host:a\r\n"), Some((Role::Replica, Vec::new())));
+        assert_eq!(of_info("# Replication"), None);
     }
 }
