@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use redlatch::{Attempt, Client, Error, bundle::embedded, call::Caller};
 
-use super::{Cli, answer, assert_fails, until};
+use super::{Cli, answer, assert_fails, info, until, version};
 use crate::support::{
     Raw,
     topology::{Member, Replicated},
 };
 
 fn rules(server: &Member, words: &[&str]) -> Vec<String> {
-    let text = Cli::at(&server.url(), &[&["acl", "print"], words].concat()).must();
+    let text = Cli::at(&format!("{}/3", server.url()), &[&["acl", "print"], words].concat()).must();
     text.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -21,18 +21,28 @@ fn give(raw: &mut Raw, rules: &[String]) {
     raw.must::<()>(&words.chain(rules.iter().map(String::as_str)).collect::<Vec<_>>());
 }
 
+/// In a database of its own, which takes a right of its own.
 fn url(server: &Member) -> String {
-    format!("redis://app:pw@{}", server.address())
+    format!("redis://app:pw@{}/3", server.address())
+}
+
+/// What the server has denied since it was asked last.
+fn denied(raw: &mut Raw) -> Vec<String> {
+    let log: Vec<std::collections::HashMap<String, redis::Value>> = raw.must(&["ACL", "LOG"]);
+    raw.must::<()>(&["ACL", "LOG", "RESET"]);
+    log.into_iter().map(|entry| redis::from_redis_value(entry["object"].clone()).unwrap()).collect()
 }
 
 /// Everything that callers do. Returns what went wrong or was not as it should be.
 async fn everything(server: &Member, strict: bool) -> Result<(), String> {
     let text = |error: Error| error.to_string();
     let mut raw = server.raw();
+    raw.must::<()>(&["SELECT", "3"]);
     raw.must::<()>(&["FLUSHALL"]);
     raw.must::<()>(&["CONFIG", "RESETSTAT"]);
     // Those of the last time may not be gone yet.
     raw.must::<u64>(&["CLIENT", "KILL", "USER", "app"]);
+    denied(&mut raw);
     if !strict {
         raw.must::<()>(&["SCRIPT", "FLUSH"]);
     }
@@ -72,7 +82,17 @@ async fn everything(server: &Member, strict: bool) -> Result<(), String> {
     let Attempt::Granted(lease) = plain.try_acquire().await.map_err(text)? else { return Err("held".to_owned()) };
     drop(plain.try_acquire().await.map_err(text)?);
     lease.extend(Duration::from_secs(20)).await.map_err(text)?;
-    lease.release().await.map_err(text)
+    lease.release().await.map_err(text)?;
+    for words in [&["run", "n", "--", "true"][..], &["inspect", "n"]] {
+        let told = Cli::at(&url(server), words).answer();
+        if told.status > 1 {
+            return Err(told.stderr);
+        }
+    }
+    match denied(&mut raw).as_slice() {
+        [] => Ok(()),
+        denied => Err(format!("was denied: {denied:?}")),
+    }
 }
 
 fn load(raw: &mut Raw) {
@@ -119,28 +139,32 @@ fn the_rights_of_a_deployer_are_enough_and_none_is_too_much() {
     let mut raw = server.raw();
     let rules = rules(server, &["deployer"]);
     let url = url(server);
-    // Exit code, whether something could not be seen, whether the replica was found.
-    let everything = |raw: &mut Raw| -> Vec<(i32, bool, bool)> {
+    // Exit code, whether something could not be seen, whether the replica was found, what was denied.
+    let everything = |raw: &mut Raw| -> Vec<(i32, bool, bool, Vec<String>)> {
         raw.must::<()>(&["SCRIPT", "FLUSH"]);
+        denied(raw);
         let tell = |words: &[&str]| {
             let told = Cli::at(&url, words).answer();
             let unknown = [&told.stdout, &told.stderr].iter().any(|text| text.contains("unknown"));
-            (told.status, unknown, told.stdout.contains(&servers.replicas[0].address()))
+            let replica = told.stdout.contains(&servers.replicas[0].address());
+            (told.status, unknown, replica, denied(&mut server.raw()))
         };
         vec![
             tell(&["load"]),
             tell(&["status", "--check", "--callers"]),
             tell(&["verify"]),
-            tell(&["acl", "check", "default"]),
+            tell(&["acl", "print"]),
+            // Before 7.0 nobody can be asked about others.
+            tell(&["acl", "check", if version(raw) < (7, 0) { "app" } else { "default" }, "deployer"]),
             tell(&["doctor"]),
         ]
     };
     give(&mut replica, &rules);
     give(&mut raw, &rules);
     let all = everything(&mut raw);
-    // Doctor finds that this user itself may take no lock.
-    let statuses: Vec<_> = all.iter().map(|(status, unknown, _)| (*status, *unknown)).collect();
-    assert_eq!(statuses, [(0, false), (0, false), (0, false), (0, false), (1, false)]);
+    for (status, unknown, _, denied) in &all {
+        assert_eq!((*status, *unknown, denied.as_slice()), (0, false, &[][..]), "{all:?}");
+    }
     for rule in rules.iter().filter(|rule| rule.starts_with('+')) {
         let less = rules.iter().filter(|other| *other != rule).cloned().collect::<Vec<_>>();
         give(&mut replica, &less);
@@ -151,25 +175,62 @@ fn the_rights_of_a_deployer_are_enough_and_none_is_too_much() {
 
 #[test]
 fn rules_name_the_namespace_and_nothing_else() {
-    let print = |words: &[&str]| Cli::new(&[&["acl", "print"], words].concat()).must();
+    let print = |words: &[&str]| Cli::new(&[&["acl", "print", "--for", "7.0"], words].concat()).must();
     assert_eq!(
         print(&[]),
         "resetkeys ~redlatch:* resetchannels &redlatch:inbox:* -@all +client|setname +evalsha +hdel +hmget +hset \
-         +pexpire +ping +publish +script|load +subscribe +time\n"
+         +pexpire +ping +publish +script|exists +script|load +subscribe +time\n"
     );
     let strict = print(&["strict", "--namespace", "shop[1]"]);
     assert!(strict.starts_with("resetkeys ~shop\\[1\\]:* resetchannels &shop\\[1\\]:inbox:* -@all "), "{strict}");
-    assert!(!strict.contains("script"), "{strict}");
-    assert!(print(&["deployer", "--cluster"]).contains("+cluster|info +cluster|slots"));
+    assert!(!strict.contains("load"), "{strict}");
     assert_eq!(Cli::new(&["export", "--as", "acl"]).must(), print(&["caller"]));
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/lua/README.md")).unwrap();
     assert!(readme.contains(&print(&["caller"])), "the nginx README has other rights");
 }
 
 #[test]
+fn rules_are_those_of_the_version_and_of_what_the_url_means() {
+    let print = |words: &[&str]| Cli::new(&[&["acl", "print"], words].concat()).must();
+    let more = |words: &[&str], rule: &str| print(words).split_whitespace().any(|word| word == rule);
+    for (version, has_setinfo) in [("6.2", true), ("7.0.15", false), ("7.2", true), ("7.4.1", true), ("8", true)] {
+        assert_eq!(more(&["strict", "--for", version], "+client|setinfo"), has_setinfo, "{version}");
+    }
+    for (url, rule) in [
+        ("redis://a/2", "+select"),
+        ("redis+sentinel://a/orders", "+role"),
+        ("redis+sentinel://a/orders/2", "+select"),
+        ("redis+cluster://a", "+asking"),
+        ("redis+cluster://a", "+cluster|slots"),
+    ] {
+        assert!(more(&["--for", "7.2", "--url", url], rule), "{url} {rule}");
+        assert!(!more(&["--for", "7.2", "--url", "redis://a"], rule), "{rule}");
+    }
+    assert!(print(&["deployer", "--for", "7.2", "--cluster"]).contains("+cluster|info +cluster|slots"));
+    // Without a server the rules are such that every one takes them, which is said.
+    let told = Cli::new(&["acl", "print", "--url", "unix:///nowhere"]).answer();
+    assert_eq!((told.status, told.stdout), (0, print(&["--for", "7.0"])));
+    assert!(
+        told.stderr.starts_with("redlatch: these rules are for Redis 7.0, because no server was asked"),
+        "{}",
+        told.stderr
+    );
+    assert_eq!(Cli::new(&["acl", "print", "--for", "new"]).answer().status, 2);
+    // A server is asked what it is.
+    let server = Member::start(&[]);
+    let own = version(&mut server.raw());
+    let asked = Cli::at(&server.url(), &["acl", "print", "--format", "json"]).must();
+    let data = &serde_json::from_str::<serde_json::Value>(&asked).unwrap()["data"];
+    assert!(data["for"].as_str().unwrap().starts_with(&format!("{}.{}", own.0, own.1)), "{data}");
+}
+
+#[test]
 fn check_finds_what_a_user_lacks_and_who_is_unknown() {
     let server = Member::start(&[]);
     let mut raw = server.raw();
+    if version(&mut raw) < (7, 0) {
+        return;
+    }
     give(&mut raw, &rules(&server, &["caller"]));
     let check = |words: &[&str]| Cli::at(&server.url(), &[&["acl", "check"], words].concat()).answer();
     assert_eq!(check(&["app"]).status, 0);
@@ -187,11 +248,65 @@ fn check_finds_what_a_user_lacks_and_who_is_unknown() {
         + &problem("subscribe redlatch:inbox:id", "subscribe");
     assert_eq!(told.stderr, expected);
     assert_eq!(check(&["app", "deployer"]).status, 1);
-    let expected = "redlatch: ACL DRYRUN was refused (ERR): User 'nobody' not found\n";
-    assert_fails(
-        &server.url(),
-        &["acl", "check", "nobody"],
-        &answer(78, "", expected),
-        &[("configuration", &server.address())],
-    );
+    let expected = format!("redlatch: there is no user nobody on {}\n", server.address());
+    let words = ["acl", "check", "nobody"];
+    assert_fails(&server.url(), &words, &answer(78, "", &expected), &[("configuration", &server.address())]);
+}
+
+/// As Redis 6.2, and servers that others look after.
+#[test]
+fn without_acl_dryrun_a_user_asks_for_itself_without_any_effect_and_nobody_else_is_said_to_be_fine() {
+    let plain = Member::start(&[]);
+    for role in ["caller", "strict", "deployer"] {
+        let rules = Cli::at(&plain.url(), &["acl", "print", role, "--plain", "orders:*"]).must();
+        let rules: Vec<_> = rules.split_whitespace().collect();
+        let start = |rules: &[&str]| {
+            let user = [&["--user", "app", "on", ">pw"], rules, &["+ping", "+dbsize"]].concat();
+            Member::start(&[&user[..], &["--rename-command", "ACL", ""]].concat())
+        };
+        let check = |server: &Member, login: &str| {
+            let url = format!("redis://{login}{}", server.address());
+            Cli::at(&url, &["acl", "check", "app", role, "--plain", "orders:*"]).answer()
+        };
+        let server = start(&rules);
+        let told = check(&server, "app:pw@");
+        assert_eq!((told.status, told.stderr.as_str()), (0, ""), "{role}");
+        let (keys, channels): (u64, Vec<String>) =
+            (server.raw().must(&["DBSIZE"]), server.raw().must(&["PUBSUB", "CHANNELS"]));
+        assert_eq!(
+            (keys, channels, info(&mut server.raw(), "number_of_cached_scripts")),
+            (0, vec![], Some("0".into()))
+        );
+        let expected = format!(
+            "redlatch: {} does not tell the rights of app: it has no ACL DRYRUN, which came with Redis 7.0\n  hint: let \
+             the user ask for itself: put its own URL into REDLATCH_URL\n",
+            server.address()
+        );
+        assert_eq!(check(&server, ""), answer(78, "", &expected));
+        // Each right that is taken away is missed.
+        let mut removed = 0;
+        for rule in rules
+            .iter()
+            .filter(|rule| rule.starts_with('+') && !["+acl|", "+ping"].iter().any(|no| rule.starts_with(no)))
+        {
+            let less: Vec<_> = rules.iter().filter(|other| *other != rule).copied().collect();
+            let told = check(&start(&less), "app:pw@");
+            let missing = "`redlatch acl print`";
+            assert!(
+                told.status == 1 && told.stderr.contains(&format!("SETUSER app {rule}, or the whole of {missing}")),
+                "{rule} {told:?}"
+            );
+            removed += 1;
+        }
+        assert!(removed > 7);
+    }
+}
+
+#[test]
+fn a_right_that_a_server_does_not_tell_of_is_not_a_right_that_is_there() {
+    let server = Member::start(&["--rename-command", "PUBLISH", ""]);
+    let told = Cli::at(&server.url(), &["acl", "check", "default"]).answer();
+    let expected =
+        format!("redlatch: {} does not tell whether default may publish redlatch:inbox:id\n", server.address());
+    assert_eq!((told.status, told.stderr), (1, expected));
 }

@@ -4,7 +4,7 @@ use std::{fs, io::Write, process::Stdio};
 
 use redlatch::bundle::embedded;
 
-use super::{Cli, answer, assert_fails, folder};
+use super::{Cli, answer, assert_fails, folder, product};
 use crate::support::{Raw, Server};
 
 fn table(state: &str) -> String {
@@ -67,12 +67,8 @@ fn a_dry_run_of_load_changes_nothing() {
 fn status_shows_drift_after_a_flush_and_check_fails_on_it() {
     let server = Server::start(&[]).unwrap();
     let (node, count) = (server.socket().display().to_string(), count());
-    let version = Raw::connect(&server)
-        .must::<String>(&["INFO", "server"])
-        .lines()
-        .find_map(|line| line.strip_prefix("redis_version:").map(str::to_owned))
-        .unwrap();
-    let view = |state| format!("{node}  redis {version}  primary\n\n{}", table(state));
+    let product = product(&mut Raw::connect(&server));
+    let view = |state| format!("{node}  {product}  primary\n\n{}", table(state));
     Cli::on(&server, &["load"]).must();
     assert_eq!(Cli::on(&server, &["status", "--check"]).answer(), answer(0, &view("present"), ""));
     Raw::connect(&server).must::<()>(&["SCRIPT", "FLUSH"]);

@@ -380,6 +380,20 @@ async fn status_shows_which_versions_the_callers_are_of() {
     drop(client);
 }
 
+/// Whatever CLIENT LIST calls the command that asks.
+#[test]
+fn status_and_doctor_count_no_connection_of_their_own() {
+    let servers = Replicated::start(1, &[]);
+    let cluster = Cluster::start(&[]);
+    for url in [servers.primary.url(), cluster.url()] {
+        on(&url, &["load"]).must();
+        for _ in 0..5 {
+            assert!(on(&url, &["status", "--callers"]).must().ends_with("\nno caller is connected\n"));
+            assert!(!on(&url, &["doctor"]).answer().stdout.contains("connection"));
+        }
+    }
+}
+
 #[test]
 fn flags_that_contradict_the_url_are_refused() {
     let refused = |words: &[&str], stderr: &str| {

@@ -23,7 +23,7 @@ use std::{
 use serde_json::{Value, json};
 
 pub use crate::support::until;
-use crate::support::{Server, signal};
+use crate::support::{Raw, Server, signal};
 
 /// One call of the program, without any setting of whoever runs the tests.
 pub struct Cli {
@@ -282,6 +282,27 @@ pub fn hold(server: &Server, name: &str, folder: &Path) -> String {
 #[track_caller]
 pub fn is_held(server: &Server, name: &str) -> bool {
     Cli::on(server, &["inspect", name]).answer().status == 0
+}
+
+/// A field of the server's INFO.
+pub fn info(raw: &mut Raw, field: &str) -> Option<String> {
+    let info: String = raw.must(&["INFO"]);
+    info.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
+}
+
+/// What the server is, as `status` and `doctor` say it.
+pub fn product(raw: &mut Raw) -> String {
+    match info(raw, "valkey_version") {
+        Some(version) => format!("Valkey {version}"),
+        None => format!("Redis {}", info(raw, "redis_version").expect("it has a version")),
+    }
+}
+
+/// Major and minor number of the server's own version.
+pub fn version(raw: &mut Raw) -> (u32, u32) {
+    let product = product(raw);
+    let mut numbers = product.split([' ', '.']).skip(1).map(|number| number.parse().expect("it is a number"));
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// A server in front of `server` that changes what it answers.

@@ -1,16 +1,16 @@
 //! `redlatch acl`: the least rights that a user needs, and whether a user has them.
 
-use std::collections::BTreeMap;
-
 use clap::{Args, Subcommand};
-use redlatch::call::Caller;
+use redlatch::{Error, call::Caller};
 use serde_json::json;
 
 use crate::{
     fleet::{Answer, failure_of_all},
+    granted::{Untold, granted},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good, table},
+    product::{Product, Version},
     rights::{Right, Role, Wanted},
 };
 
@@ -19,19 +19,30 @@ use crate::{
 pub enum AclVerb {
     /// Print rules for ACL SETUSER: redis-cli ACL SETUSER app on '>password' $(redlatch acl print caller)
     Print(AclPrintOptions),
-    /// Ask the servers whether a user has the rights, with ACL DRYRUN (Redis 7.0)
+    /// Ask the servers whether a user has the rights: by ACL DRYRUN, or as that user where there is none
     Check(AclCheckOptions),
 }
 
-/// Options of `acl print`.
+/// Options of both.
 #[derive(Args)]
-pub struct AclPrintOptions {
+pub struct AclOptions {
     /// What the user does
     #[arg(default_value = "caller")]
     pub role: Role,
     /// Keys of plain locks, with * ? and [] as in Redis; may be given several times
     #[arg(long, value_name = "PATTERN")]
     pub plain: Vec<String>,
+}
+
+/// Options of `acl print`.
+#[derive(Args)]
+pub struct AclPrintOptions {
+    /// What the user does.
+    #[command(flatten)]
+    pub grants: AclOptions,
+    /// Version of the server that is to take the rules [default: the server is asked]
+    #[arg(long = "for", value_name = "VERSION")]
+    pub version: Option<Version>,
 }
 
 /// Options of `acl check`.
@@ -41,30 +52,67 @@ pub struct AclCheckOptions {
     pub user: String,
     /// What it is to be able to do.
     #[command(flatten)]
-    pub grants: AclPrintOptions,
+    pub grants: AclOptions,
 }
 
 /// Prints rules or checks a user.
 pub async fn acl(verb: &AclVerb, global: &Global) -> Result<Outcome, Failure> {
     match verb {
-        AclVerb::Print(options) => print(options, global),
+        AclVerb::Print(options) => print(options, global).await,
         AclVerb::Check(options) => check(options, global).await,
     }
 }
 
-fn print(options: &AclPrintOptions, global: &Global) -> Result<Outcome, Failure> {
-    let rules = options.wanted(global)?.rules()?;
-    let data = json!({ "role": options.role.word(), "rules": rules });
-    Ok(Outcome::new(rules.join(" ") + "\n", data))
+/// Each version knows other commands, and refuses rules with those that it does not know.
+async fn print(options: &AclPrintOptions, global: &Global) -> Result<Outcome, Failure> {
+    let wanted = options.grants.wanted(global)?;
+    let (version, note) = match &options.version {
+        Some(version) => (version.clone(), None),
+        None => match asked(global).await {
+            Ok(version) => (version, None),
+            Err(failure) => {
+                let why = failure.problem.message;
+                let note = format!("these rules are for Redis 7.0, because no server was asked ({why}); see --for");
+                (oldest(), Some(note))
+            }
+        },
+    };
+    let rules = wanted.rules(&version)?;
+    let data = json!({ "role": options.grants.role.word(), "for": version.to_string(), "rules": rules });
+    let outcome = Outcome::new(rules.join(" ") + "\n", data);
+    Ok(match note {
+        Some(note) => outcome.note(note),
+        None => outcome,
+    })
 }
+
+/// The version whose rules every server takes.
+pub fn oldest() -> Version {
+    Version::new(7, 0)
+}
+
+async fn asked(global: &Global) -> Result<Version, Failure> {
+    Ok(version_of(&global.caller().await?).await?)
+}
+
+/// The version of `caller`'s server, as far as it tells.
+async fn version_of(caller: &Caller) -> Result<Version, Error> {
+    let product = Product::of_hello(caller).await?.ok().flatten();
+    Ok(product.map_or_else(oldest, |product| product.version))
+}
+
+/// What a server says of each right.
+type Rights = Vec<(Right, Option<bool>)>;
 
 /// Asks every server, because each has users of its own.
 async fn check(options: &AclCheckOptions, global: &Global) -> Result<Outcome, Failure> {
-    let rights = options.grants.wanted(global)?.rights()?;
-    let (user, wanted) = (options.user.clone(), rights.clone());
+    let (user, wanted) = (options.user.clone(), options.grants.wanted(global)?);
     let ask = move |caller: Caller| {
         let (user, wanted) = (user.clone(), wanted.clone());
-        async move { granted(&caller, &user, &wanted).await }
+        async move {
+            let node = caller.endpoint().to_string();
+            rights_of(&caller, &user, &wanted).await.map_err(|untold| untold.failure(&user, &node))
+        }
     };
     let mut answers = global.on_each(global.servers().await?, ask).await;
     if let Some(failure) = failure_of_all(&mut answers) {
@@ -74,21 +122,19 @@ async fn check(options: &AclCheckOptions, global: &Global) -> Result<Outcome, Fa
     let mut list = Vec::new();
     let mut problems: Vec<_> = answers.iter().filter_map(Answer::problem).collect();
     for answer in &answers {
-        let Ok(granted) = &answer.outcome else { continue };
+        let Ok(rights) = &answer.outcome else { continue };
         let node = &answer.server.address;
-        for right in &rights {
-            let (word, shown) = match granted.get(&right.command).copied().flatten() {
+        for (right, granted) in rights {
+            let (word, shown) = match granted {
                 Some(true) => ("granted", good("granted")),
                 Some(false) => ("denied", bad("denied")),
-                None => ("unknown", "unknown".to_owned()),
+                None if right.spare => ("absent", "absent".to_owned()),
+                None => ("unknown", bad("unknown")),
             };
             rows.push([node.clone(), right.command.clone(), shown]);
             list.push(json!({ "node": node, "command": right.command, "state": word }));
-            if word == "denied" {
-                let user = escaped(options.user.as_bytes());
-                let message = format!("{user} may not {} on {node}", right.probe.join(" ").to_lowercase());
-                let hint = format!("ACL SETUSER {user} +{}, or the whole of `redlatch acl print`", right.command);
-                problems.push(Problem { node: Some(node.clone()), ..Problem::new("denied", message).hint(hint) });
+            if !matches!(word, "granted" | "absent") {
+                problems.push(lacks(&options.user, right, *granted, node));
             }
         }
     }
@@ -99,29 +145,33 @@ async fn check(options: &AclCheckOptions, global: &Global) -> Result<Outcome, Fa
     Ok(if different { outcome.verdict(Verdict::Different) } else { outcome })
 }
 
-/// Which of `rights` the server would let `user` use.
-pub async fn granted(
-    caller: &Caller,
-    user: &str,
-    rights: &[Right],
-) -> Result<BTreeMap<String, Option<bool>>, redlatch::Error> {
-    let mut granted = BTreeMap::new();
-    for right in rights {
-        granted.insert(right.command.clone(), right.is_granted(caller, user).await?);
-    }
-    Ok(granted)
+fn lacks(user: &str, right: &Right, granted: Option<bool>, node: &str) -> Problem {
+    let (user, what) = (escaped(user.as_bytes()), right.probe.join(" ").to_lowercase());
+    let problem = match granted {
+        None => Problem::new("unknown", format!("{node} does not tell whether {user} may {what}")),
+        Some(_) => Problem::new("denied", format!("{user} may not {what} on {node}"))
+            .hint(format!("ACL SETUSER {user} +{}, or the whole of `redlatch acl print`", right.command)),
+    };
+    Problem { node: Some(node.to_owned()), ..problem }
 }
 
-impl AclPrintOptions {
+/// What `user` may do on `caller`'s server.
+pub async fn rights_of(caller: &Caller, user: &str, wanted: &Wanted) -> Result<Rights, Untold> {
+    let rights = wanted.rights(&version_of(caller).await?)?;
+    let granted = granted(caller, user, &rights).await?;
+    Ok(rights.into_iter().zip(granted).collect())
+}
+
+impl AclOptions {
     /// What the user is to be able to do, on the servers that are meant.
-    pub fn wanted<'a>(&'a self, global: &'a Global) -> Result<Wanted<'a>, Failure> {
+    pub fn wanted(&self, global: &Global) -> Result<Wanted, Failure> {
         // A namespace that no lock can have is refused.
         global.key_of("-".as_ref())?;
         Ok(Wanted {
             role: self.role,
-            namespace: &global.namespace,
-            plain: &self.plain,
-            cluster: global.endpoint()?.is_cluster(),
+            namespace: global.namespace.clone(),
+            plain: self.plain.clone(),
+            endpoint: global.endpoint()?,
         })
     }
 }

@@ -5,19 +5,22 @@
 mod checks;
 mod facts;
 
+use std::time::Duration;
+
 use clap::Args;
 use redlatch::bundle;
 use serde_json::json;
 
 use crate::{
+    acl::AclOptions,
     fleet::{Answer, failure_of_all},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, good, table},
-    rights::{Role, Wanted},
+    rights::Role,
 };
 use checks::{CHECKS, Finding, State};
-use facts::Facts;
+use facts::{Facts, Look};
 
 /// Options of `doctor`.
 #[derive(Args)]
@@ -28,16 +31,21 @@ pub struct DoctorOptions {
     /// Whose rights to check [default: the user that is logged in]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
+    /// What that user does [default: caller with --user, otherwise deployer]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<Role>,
 }
+
+/// How long a counter that has counted before is watched.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Asks every server, changes nothing.
 pub async fn doctor(options: &DoctorOptions, global: &Global) -> Result<Outcome, Failure> {
     let scripts = bundle::embedded().map_err(redlatch::Error::from)?.scripts();
-    global.key_of("-".as_ref())?;
-    let cluster = global.endpoint()?.is_cluster();
-    let wanted = Wanted { role: Role::Strict, namespace: &global.namespace, plain: &[], cluster };
-    let (rights, user) = (wanted.rights()?, options.user.clone());
-    let ask = move |caller| Facts::of(caller, scripts, rights.clone(), user.clone());
+    let role = options.role.unwrap_or(if options.user.is_some() { Role::Caller } else { Role::Deployer });
+    let wanted = AclOptions { role, plain: Vec::new() }.wanted(global)?;
+    let look = Look { scripts, wanted, user: options.user.clone(), while_for: LOOK };
+    let ask = move |caller| Facts::of(caller, look.clone());
     let mut answers = global.on_each(global.servers().await?, ask).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);

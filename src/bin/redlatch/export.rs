@@ -7,7 +7,7 @@ use redlatch::bundle::{self, Bundle, Script};
 use serde_json::{Value, json};
 
 use crate::{
-    acl::AclPrintOptions,
+    acl::{AclOptions, oldest},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     rights::Role,
@@ -39,7 +39,7 @@ pub enum Form {
     Sha1sums,
     /// Commands for `redis-cli`, which loads all scripts when it reads them from stdin.
     RedisCli,
-    /// Rules for ACL SETUSER, for a caller that loads what is missing.
+    /// Rules for ACL SETUSER that every server takes, for a caller that loads what is missing.
     Acl,
     /// JSON schema of what --format json prints.
     Schema,
@@ -55,8 +55,8 @@ pub fn export(options: &ExportOptions, global: &Global) -> Result<Outcome, Failu
         Form::RedisCli => redis_cli(bundle),
         Form::Schema => include_str!("schema.json").to_owned(),
         Form::Acl => {
-            let caller = AclPrintOptions { role: Role::Caller, plain: Vec::new() };
-            caller.wanted(global)?.rules()?.join(" ") + "\n"
+            let caller = AclOptions { role: Role::Caller, plain: Vec::new() };
+            caller.wanted(global)?.rules(&oldest())?.join(" ") + "\n"
         }
     };
     let Some(path) = &options.out else {

@@ -6,10 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use redlatch::{
-    Error,
-    call::{Caller, Server},
-};
+use redlatch::call::{Caller, Server};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -40,14 +37,15 @@ impl Global {
 
     /// Does `work` on each of `servers`, all at the same time, each with a deadline of its own; answers are in the
     /// order of the servers.
-    pub async fn on_each<T, F>(
+    pub async fn on_each<T, E, F>(
         &self,
         servers: Vec<Server>,
         work: impl Fn(Caller) -> F + Send + Sync + 'static,
     ) -> Vec<Answer<T>>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        Failure: From<E>,
     {
         let progress = self.progress(servers.len());
         let (timeout, work) = (self.timeout, Arc::new(work));
@@ -57,9 +55,12 @@ impl Global {
             .map(|(number, server)| {
                 let work = Arc::clone(&work);
                 async move {
-                    let asked = async { work(Caller::connect(&server.endpoint, timeout, true, |_| {}).await?).await };
+                    let asked = async {
+                        let caller = Caller::connect(&server.endpoint, timeout, true, |_| {}).await?;
+                        work(caller).await.map_err(Failure::from)
+                    };
                     let outcome = match tokio::time::timeout(timeout * COMMANDS, asked).await {
-                        Ok(outcome) => outcome.map_err(Failure::from),
+                        Ok(outcome) => outcome,
                         Err(_) => Err(Failure::new(
                             Cause::Unavailable,
                             format!("{} was not done within {}", server.address, show(timeout * COMMANDS)),

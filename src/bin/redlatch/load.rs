@@ -17,6 +17,7 @@ use crate::{
     opt::Global,
     outcome::{Failure, Outcome, Verdict},
     output::{bad, good, table},
+    product::Product,
     watch,
 };
 
@@ -73,16 +74,21 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
 }
 
 /// Loads what `caller`'s server lacks, or says only what that is.
+///
+/// Where a script is evicted that came by EVAL, one that is there already is loaded too if that makes it stay: how it
+/// came nobody can tell.
 pub async fn load_missing(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Vec<State>, Error> {
+    let product = Product::of_hello(&caller).await?.ok().flatten();
+    let pin = product.is_some_and(|product| product.forgets_evals() && product.pins_what_is_there());
     let mut states = Vec::new();
     for (script, present) in scripts.iter().zip(caller.exists(scripts).await?) {
+        if !dry_run && (pin || !present) {
+            caller.load(script).await?;
+        }
         states.push(match (present, dry_run) {
             (true, _) => State::Present,
             (false, true) => State::Missing,
-            (false, false) => {
-                caller.load(script).await?;
-                State::Loaded
-            }
+            (false, false) => State::Loaded,
         });
     }
     Ok(states)

@@ -2,6 +2,7 @@
 
 mod acl;
 mod acquire;
+mod ask;
 mod bench;
 mod child;
 mod completions;
@@ -13,6 +14,7 @@ mod export;
 mod extend;
 mod fleet;
 mod force_release;
+mod granted;
 mod health;
 mod inspect;
 mod journal;
@@ -23,6 +25,7 @@ mod opt;
 mod outcome;
 mod output;
 mod owner_file;
+mod product;
 mod release;
 mod rights;
 mod run;

@@ -17,12 +17,17 @@ const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 impl Global {
     /// A connection that runs scripts and loads none by itself.
     pub async fn caller(&self) -> Result<Caller, Failure> {
-        Ok(Caller::connect(&self.endpoint()?, self.timeout, true, |_| {}).await?)
+        Ok(Caller::connect(&self.operators()?, self.timeout, true, |_| {}).await?)
     }
 
     /// As [`caller`](Self::caller), but a script that is missing is loaded on the way.
     pub async fn healing_caller(&self) -> Result<Caller, Failure> {
-        Ok(Caller::connect(&self.endpoint()?, self.timeout, false, |_| {}).await?)
+        Ok(Caller::connect(&self.operators()?, self.timeout, false, |_| {}).await?)
+    }
+
+    /// As [`endpoint`](Self::endpoint), for connections that are not to be counted among those of callers.
+    fn operators(&self) -> Result<Endpoint, Failure> {
+        Ok(self.endpoint()?.introduced_as("redlatch-cli"))
     }
 
     /// A client whose leases are `ttl` long.

@@ -1,21 +1,23 @@
 //! `redlatch status`: which scripts each server has, its version and its role; which callers are connected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use redlatch::{
     Error,
     bundle::{self, Script},
-    call::Caller,
+    call::{Caller, Role},
 };
 use serde_json::{Value, json};
 
 use crate::{
+    ask::{Told, ask_text, fields},
     fleet::{Answer, failure_of_all},
     load::matrix,
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good, table},
+    product::Product,
 };
 
 /// Options of `status`.
@@ -29,15 +31,14 @@ pub struct StatusOptions {
     pub callers: bool,
 }
 
-/// What a server has and says of itself. A user without the right to INFO does not hear the latter.
+/// What a server has and says of itself, as far as it tells.
 struct Report {
     present: Vec<bool>,
-    product: &'static str,
-    version: String,
-    role: &'static str,
+    product: Option<Product>,
+    role: Option<&'static str>,
     evicted: Option<u64>,
-    /// How many callers of each version are connected, when that was asked for and may be known.
-    callers: Option<BTreeMap<String, u64>>,
+    /// How many callers of each version are connected, when that was asked for.
+    callers: Option<Told<BTreeMap<String, u64>>>,
 }
 
 /// Asks only, changes nothing.
@@ -81,28 +82,28 @@ pub fn scripts_missing(outcome: Outcome, lacking: &[(String, usize)]) -> Outcome
     })
 }
 
-/// One line for one server, a table for more.
+/// One line for one server, a table for more; then what is true of scripts there, if some were evicted.
 fn heads(answers: &[Answer<Report>]) -> String {
+    let reports = || answers.iter().filter_map(|answer| answer.outcome.as_ref().ok());
+    let said: BTreeSet<_> = reports().filter_map(Report::on_evictions).collect();
+    let said: String = said.iter().map(|text| format!("{text}\n")).collect();
+    let some_evicted = reports().any(|report| report.evicted > Some(0));
     if let [Answer { server, outcome: Ok(report) }] = answers {
-        let evicted = report.evicted.map_or_else(String::new, |evicted| format!("  evicted scripts: {evicted}"));
-        return format!("{}  {} {}  {}{evicted}\n", server.address, report.product, report.version, report.role);
+        let evicted = report.evicted.filter(|_| some_evicted);
+        let evicted = evicted.map_or_else(String::new, |evicted| format!("  evicted scripts: {evicted}"));
+        return format!("{}  {}  {}{evicted}\n{said}", server.address, report.version(), report.role(server.role));
     }
-    let rows: Vec<_> = answers
-        .iter()
-        .enumerate()
-        .map(|(number, answer)| {
-            let (version, role, evicted) = match &answer.outcome {
-                Ok(report) => (
-                    format!("{} {}", report.product, report.version),
-                    report.role.to_owned(),
-                    report.evicted.map_or_else(|| "-".to_owned(), |evicted| evicted.to_string()),
-                ),
-                Err(_) => (bad("no answer"), answer.server.role.as_str().to_owned(), "-".to_owned()),
-            };
-            [format!("[{}]", number + 1), answer.server.address.clone(), role, version, evicted]
-        })
-        .collect();
-    table(&["", "SERVER", "ROLE", "VERSION", "EVICTED SCRIPTS"], &rows)
+    let row = |(number, Answer { server, outcome }): (usize, &Answer<Report>)| {
+        let (version, role, evicted) = match outcome {
+            Ok(report) => (report.version(), report.role(server.role), report.evicted),
+            Err(_) => (bad("no answer"), server.role.as_str(), None),
+        };
+        let evicted = evicted.map_or_else(|| "-".to_owned(), |evicted| evicted.to_string());
+        [format!("[{}]", number + 1), server.address.clone(), role.to_owned(), version, evicted]
+    };
+    let rows: Vec<_> = answers.iter().enumerate().map(row).collect();
+    let head = ["", "SERVER", "ROLE", "VERSION", "EVICTED SCRIPTS"];
+    table(&head[..if some_evicted { 5 } else { 4 }], &rows) + &said
 }
 
 fn matrix_of(scripts: &[Script], answers: &[Answer<Report>]) -> String {
@@ -120,13 +121,13 @@ fn callers_of(answers: &[Answer<Report>]) -> String {
     let mut rows = Vec::new();
     for answer in answers {
         match answer.outcome.as_ref().ok().map(|report| &report.callers) {
-            Some(Some(callers)) => rows.extend(
+            Some(Some(Ok(callers))) => rows.extend(
                 callers
                     .iter()
                     .map(|(version, count)| [answer.server.address.clone(), version.clone(), count.to_string()]),
             ),
-            Some(None) => rows.push([answer.server.address.clone(), "unknown".to_owned(), "-".to_owned()]),
-            None => {}
+            Some(Some(Err(_))) => rows.push([answer.server.address.clone(), "unknown".to_owned(), "-".to_owned()]),
+            Some(None) | None => {}
         }
     }
     if rows.is_empty() {
@@ -140,9 +141,12 @@ fn data(scripts: &[Script], answers: &[Answer<Report>]) -> Value {
         .iter()
         .map(|answer| match &answer.outcome {
             Ok(report) => json!({
-                "node": answer.server.address, "ok": true, "product": report.product, "version": report.version,
-                "role": report.role, "missing": report.present.iter().filter(|present| !**present).count(),
-                "evicted_scripts": report.evicted, "callers": report.callers,
+                "node": answer.server.address, "ok": true,
+                "product": report.product.as_ref().map(|product| product.name.to_lowercase()),
+                "version": report.product.as_ref().map(|product| product.version.to_string()),
+                "role": report.role(answer.server.role), "missing": report.present.iter().filter(|present| !**present).count(),
+                "evicted_scripts": report.evicted, 
+                "callers": report.callers.as_ref().and_then(|callers| callers.as_ref().ok()),
             }),
             Err(_) => json!({ "node": answer.server.address, "ok": false, "role": answer.server.role.as_str() }),
         })
@@ -164,38 +168,53 @@ fn data(scripts: &[Script], answers: &[Answer<Report>]) -> Value {
 }
 
 impl Report {
-    async fn of(caller: Caller, scripts: &[Script], with_callers: bool) -> Result<Self, Error> {
-        let present = caller.exists(scripts).await?;
-        let info = said(&caller, &["INFO"]).await?.unwrap_or_default();
-        let callers =
-            if with_callers { said(&caller, &["CLIENT", "LIST"]).await?.map(|list| versions(&list)) } else { None };
-        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let valkey = field("valkey_version");
-        Ok(Self {
-            present,
-            product: if valkey.is_some() { "valkey" } else { "redis" },
-            version: valkey.or(field("redis_version")).unwrap_or("unknown version").to_owned(),
-            role: match field("role") {
-                Some("master") => "primary",
-                Some("slave") => "replica",
-                Some(_) | None => "unknown role",
-            },
-            evicted: field("evicted_scripts").and_then(|count| count.parse().ok()),
-            callers,
+    fn version(&self) -> String {
+        self.product.as_ref().map_or_else(|| "unknown version".to_owned(), Product::to_string)
+    }
+
+    /// What it says that it is, otherwise what the others take it for.
+    fn role(&self, seen: Role) -> &'static str {
+        self.role.unwrap_or(seen.as_str())
+    }
+
+    /// What the evictions that it counts mean for the scripts of the bundle.
+    fn on_evictions(&self) -> Option<&'static str> {
+        let product = self.product.as_ref().filter(|_| self.evicted.is_some_and(|evicted| evicted > 0))?;
+        Some(match (product.forgets_evals(), product.pins_what_is_there()) {
+            (false, _) => return None,
+            (true, true) => "scripts that came by EVAL were evicted; `redlatch load` makes those of the bundle stay",
+            (true, false) => {
+                "scripts that came by EVAL were evicted. Those of the bundle stay if they came by `redlatch load`; where a \
+                 caller sent one by EVAL first, it is present only until it is evicted too, and SCRIPT FLUSH followed by \
+                 `redlatch load` makes it stay"
+            }
         })
     }
-}
 
-/// The text that a command replies with; `None` when the server's ACL denies it.
-pub async fn said(caller: &Caller, words: &[&str]) -> Result<Option<String>, Error> {
-    let mut command = redis::Cmd::new();
-    words.iter().for_each(|word| {
-        command.arg(*word);
-    });
-    match caller.command(&command, || words.join(" ")).await {
-        Ok(reply) => Ok(redis::from_redis_value::<String>(reply).ok()),
-        Err(error) if error.code() == Some("NOPERM") => Ok(None),
-        Err(error) => Err(error),
+    async fn of(caller: Caller, scripts: &[Script], with_callers: bool) -> Result<Self, Error> {
+        let present = caller.exists(scripts).await?;
+        let info = ask_text(&caller, &["INFO"]).await?.map(|text| fields(&text));
+        let callers = if with_callers {
+            Some(ask_text(&caller, &["CLIENT", "LIST"]).await?.map(|list| versions(&list)))
+        } else {
+            None
+        };
+        let info = info.unwrap_or_default();
+        let product = match Product::of_info(&info) {
+            Some(product) => Some(product),
+            None => Product::of_hello(&caller).await?.ok().flatten(),
+        };
+        Ok(Self {
+            present,
+            product,
+            role: match info.get("role").map(String::as_str) {
+                Some("master") => Some("primary"),
+                Some("slave") => Some("replica"),
+                Some(_) | None => None,
+            },
+            evicted: info.get("evicted_scripts").and_then(|count| count.parse().ok()),
+            callers,
+        })
     }
 }
 
@@ -203,8 +222,7 @@ pub async fn said(caller: &Caller, words: &[&str]) -> Result<Option<String>, Err
 /// library that it is of; before that our callers tell it by their name.
 pub fn versions(list: &str) -> BTreeMap<String, u64> {
     let mut versions = BTreeMap::new();
-    // But for the connection that asks.
-    for line in list.lines().filter(|line| !line.contains(" cmd=client|list ")) {
+    for line in list.lines() {
         let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         let by_library = field("lib-name").filter(|library| *library == "redlatch").and(field("lib-ver"));
         if let Some(version) = by_library.or_else(|| field("name")?.strip_prefix("redlatch/")) {

@@ -1,10 +1,13 @@
 //! The checks, in the order in which they are shown.
 
-use crate::{duration::show, fleet::Answer, outcome::Problem};
-
-use super::facts::Facts;
-use redlatch::call::Role;
 use std::time::Duration;
+
+use redlatch::call::Role;
+
+use super::facts::{EVICTED, Facts};
+use crate::{
+    ask::Withheld, duration::show, fleet::Answer, granted::Untold, outcome::Problem, output::escaped, product::Product,
+};
 
 /// How good what was found is; the worst is the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +59,8 @@ type SeenOn = Vec<(Option<String>, Seen)>;
 /// What is found, in words, and the fix.
 enum Seen {
     Fine(String),
-    Unknown(&'static str),
+    /// Which command it takes, and why that does not tell.
+    Unknown(&'static str, Withheld),
     Warning(String, String),
     Problem(String, String),
     /// The check does not apply.
@@ -110,7 +114,8 @@ impl Check {
     fn finding(&self, node: Option<String>, seen: Seen, several: bool) -> Option<Finding> {
         let (state, text, fix) = match seen {
             Fine(text) => (State::Fine, text, None),
-            Unknown(right) => (State::Unknown, format!("the user may not use {right}"), None),
+            Unknown(command, Withheld::Denied) => (State::Unknown, format!("the user may not use {command}"), None),
+            Unknown(command, Withheld::Absent) => (State::Unknown, format!("the server has no {command}"), None),
             Warning(text, fix) => (State::Warning, text, Some(fix)),
             Bad(text, fix) => (State::Problem, text, Some(fix)),
             Nothing => return None,
@@ -155,18 +160,18 @@ fn reachable(answers: &[Answer<Facts>]) -> SeenOn {
 }
 
 fn version(facts: &Facts, _: Role) -> Seen {
-    if facts.info.is_none() {
-        return Unknown("INFO");
-    }
-    let Some(version) = facts.info("redis_version") else { return Nothing };
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if (major, minor) < (6, 2) {
-        Bad(format!("Redis {version} is older than 6.2"), "upgrade the server to 6.2 or later".to_owned())
+    let Some(product) = &facts.product else {
+        return Unknown("INFO", facts.info.as_ref().err().copied().unwrap_or(Withheld::Absent));
+    };
+    if !product.version.is_from([6, 2, 0]) {
+        Bad(format!("{product} is older than 6.2"), "upgrade the server to 6.2.7 or later".to_owned())
+    } else if !product.counts_replicas_for_scripts() {
+        Warning(
+            format!("{product} does not look at min-replicas-to-write when a script writes"),
+            "upgrade the server to 6.2.7 or later".to_owned(),
+        )
     } else {
-        let product =
-            facts.info("valkey_version").map_or(format!("Redis {version}"), |valkey| format!("Valkey {valkey}"));
-        Fine(product)
+        Fine(product.to_string())
     }
 }
 
@@ -181,34 +186,60 @@ fn scripts(facts: &Facts, _: Role) -> Seen {
 }
 
 fn evicted_scripts(facts: &Facts, _: Role) -> Seen {
-    match facts.number("evicted_scripts") {
-        None => Nothing,
-        Some(0) => Fine("none".to_owned()),
-        Some(evicted) => Warning(
-            format!("{evicted} scripts were evicted: somebody runs EVAL with ever other texts"),
-            "find that caller; run `redlatch load` before any caller sends our scripts by EVAL, which pins them"
-                .to_owned(),
-        ),
+    let (Some((evicted, looked)), Some(total), Some(product)) = (facts.evicted, facts.number(EVICTED), &facts.product)
+    else {
+        return Nothing;
+    };
+    if evicted == 0 {
+        return Fine(match total {
+            0 => "none".to_owned(),
+            total => format!("none now; {total} since the server started"),
+        });
     }
+    let fix = if product.pins_what_is_there() {
+        "find the caller that sends EVAL with ever other texts; `redlatch load` makes the scripts of the bundle stay"
+    } else {
+        "find the caller that sends EVAL with ever other texts. The bundle's scripts stay if they came by `redlatch load`; \
+         one that a caller sent by EVAL first goes too: SCRIPT FLUSH and `redlatch load` make it stay"
+    };
+    let rest = format!("within {}: somebody sends EVAL with ever other texts", show(looked));
+    Warning(format!("{evicted} scripts were evicted {rest}"), fix.to_owned())
 }
 
 fn rights(facts: &Facts, role: Role) -> Seen {
     if role == Role::Replica {
         return Nothing;
     }
-    let (Some(user), Some(denied)) = (&facts.user, &facts.denied) else { return Unknown("ACL DRYRUN") };
-    if denied.is_empty() {
-        return Fine(format!("{user} may run every script"));
+    let (user, what) = (escaped(facts.user.as_bytes()), facts.role.word());
+    match &facts.rights {
+        Ok(lacking) if lacking.denied.is_empty() && lacking.unknown.is_empty() => {
+            Fine(format!("{user} has the rights of a {what}"))
+        }
+        Ok(lacking) if lacking.denied.is_empty() => Bad(
+            format!("it is not told whether {user} may {}", lacking.unknown.join(", ").to_uppercase()),
+            "the server does not have these commands: locks need them".to_owned(),
+        ),
+        Ok(lacking) => Bad(
+            format!("{user} lacks rights of a {what}: {}", lacking.denied.join(", ").to_uppercase()),
+            // What it has for other work stays.
+            format!("ACL SETUSER {user} {}", lacking.rules.join(" ")),
+        ),
+        Err(Untold::NoUser) => Bad(
+            format!("there is no user {user}"),
+            format!("ACL SETUSER {user} on '>a-password' $(redlatch acl print {what})"),
+        ),
+        Err(Untold::Withheld(why)) => Unknown("ACL DRYRUN", *why),
+        Err(Untold::Trouble(error)) => Bad(error.to_string(), "ask again when the server answers".to_owned()),
     }
-    Bad(
-        format!("{user} may not {}", denied.join(", ").to_uppercase()),
-        format!("ACL SETUSER {user} $(redlatch acl print caller)"),
-    )
+}
+
+fn no_config(facts: &Facts) -> Seen {
+    Unknown("CONFIG GET", facts.config.as_ref().err().copied().unwrap_or(Withheld::Absent))
 }
 
 fn eviction(facts: &Facts, _: Role) -> Seen {
     let (Some(policy), Some(limit)) = (facts.setting("maxmemory-policy"), facts.setting("maxmemory")) else {
-        return Unknown("CONFIG GET");
+        return no_config(facts);
     };
     let fix = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf".to_owned();
     match (policy, limit) {
@@ -225,9 +256,15 @@ fn eviction(facts: &Facts, _: Role) -> Seen {
 fn replicas(facts: &Facts, role: Role) -> Seen {
     let (Some(connected), Some(least)) = (facts.number("connected_slaves"), facts.setting("min-replicas-to-write"))
     else {
-        return if facts.info.is_none() { Unknown("INFO") } else { Unknown("CONFIG GET") };
+        return facts.info.as_ref().map_or_else(|why| Unknown("INFO", *why), |_| no_config(facts));
     };
+    let counted = facts.product.as_ref().is_none_or(Product::counts_replicas_for_scripts);
     match (role, connected, least) {
+        (Role::Primary | Role::Unknown, 1.., _) if !counted => Warning(
+            "min-replicas-to-write does not count for scripts: a primary that was replaced goes on granting leases"
+                .into(),
+            "upgrade the server to 6.2.7 or later, then CONFIG SET min-replicas-to-write 1".to_owned(),
+        ),
         (Role::Replica, _, _) | (_, 0, "0") => Nothing,
         (_, connected, "0") => Warning(
             format!(
@@ -248,7 +285,7 @@ fn replication(facts: &Facts, role: Role) -> Seen {
         return Nothing;
     }
     match facts.info("master_link_status") {
-        None => Unknown("INFO"),
+        None => Unknown("INFO", facts.info.as_ref().err().copied().unwrap_or(Withheld::Absent)),
         Some("up") => Fine("linked to its primary".to_owned()),
         Some(state) => Bad(
             format!("the link to its primary is {state}: promoted now, it would grant leases that are held"),
@@ -259,7 +296,7 @@ fn replication(facts: &Facts, role: Role) -> Seen {
 
 fn persistence(facts: &Facts, _: Role) -> Seen {
     let (Some(append), Some(save)) = (facts.setting("appendonly"), facts.setting("save")) else {
-        return Unknown("CONFIG GET");
+        return no_config(facts);
     };
     let failed = ["rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status"]
         .into_iter()
@@ -294,7 +331,7 @@ fn clocks(answers: &[Answer<Facts>]) -> SeenOn {
         .collect();
     let (Some(first), Some(last)) = (ahead.iter().min_by_key(|(_, ms)| ms), ahead.iter().max_by_key(|(_, ms)| ms))
     else {
-        return vec![(None, Unknown("TIME"))];
+        return vec![(None, Unknown("TIME", Withheld::Denied))];
     };
     let fix = "run chrony or another time daemon on all of them".to_owned();
     let here = first.1.abs().max(last.1.abs());
@@ -319,21 +356,22 @@ fn clocks(answers: &[Answer<Facts>]) -> SeenOn {
 
 fn slow_scripts(facts: &Facts, _: Role) -> Seen {
     match facts.slowest {
-        None => Unknown("SLOWLOG GET"),
-        Some(slowest) if slowest > SLOW => Warning(
+        Err(why) => Unknown("SLOWLOG GET", why),
+        Ok(slowest) if slowest > SLOW => Warning(
             format!("a script of ours took {}", show(slowest)),
             "look for swapping, huge pages or a machine that is overcommitted: the script itself takes microseconds"
                 .to_owned(),
         ),
-        Some(_) => Fine("none of ours in the slow log".to_owned()),
+        Ok(_) => Fine("none of ours in the slow log".to_owned()),
     }
 }
 
 fn cluster(facts: &Facts, _: Role) -> Seen {
-    if facts.info("cluster_enabled") != Some("1") {
-        return Nothing;
-    }
-    let Some(cluster) = &facts.cluster else { return Unknown("CLUSTER INFO") };
+    let cluster = match &facts.cluster {
+        Some(Ok(cluster)) => cluster,
+        Some(Err(why)) => return Unknown("CLUSTER INFO", *why),
+        None => return Nothing,
+    };
     let field = |name: &str| cluster.get(name).map_or("", String::as_str);
     if field("cluster_state") == "ok" && field("cluster_slots_ok") == "16384" {
         return Fine("all slots are served".to_owned());
@@ -345,7 +383,10 @@ fn cluster(facts: &Facts, _: Role) -> Seen {
 }
 
 fn callers(facts: &Facts, _: Role) -> Seen {
-    let Some(callers) = &facts.callers else { return Unknown("CLIENT LIST") };
+    let callers = match &facts.callers {
+        Ok(callers) => callers,
+        Err(why) => return Unknown("CLIENT LIST", *why),
+    };
     let own = env!("CARGO_PKG_VERSION");
     let others: Vec<_> = callers
         .iter()
@@ -354,7 +395,11 @@ fn callers(facts: &Facts, _: Role) -> Seen {
         .collect();
     let total: u64 = callers.values().sum();
     if others.is_empty() {
-        return Fine(format!("{total} connections, all of version {own}"));
+        return Fine(match total {
+            0 => "no caller is connected".to_owned(),
+            1 => format!("1 connection, of version {own}"),
+            total => format!("{total} connections, all of version {own}"),
+        });
     }
     Warning(
         format!("callers are connected that are not of version {own}: {}", others.join(", ")),

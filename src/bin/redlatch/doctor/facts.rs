@@ -1,4 +1,4 @@
-//! What a server says of itself. What the user may not see is `None`.
+//! What a server says of itself. What it does not tell is known to be unknown.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,30 +8,63 @@ use std::{
 use redlatch::{Error, bundle::Script, call::Caller};
 
 use crate::{
-    acl::granted,
-    rights::Right,
-    status::{said, versions},
+    acl::rights_of,
+    ask::{Told, ask, ask_text, fields},
+    granted::Untold,
+    product::Product,
+    rights::{self, Wanted},
+    status::versions,
 };
 
 /// The facts about one server.
 pub struct Facts {
     /// The scripts that it lacks.
     pub missing: usize,
+    /// What it is.
+    pub product: Option<Product>,
     /// The fields of INFO.
-    pub info: Option<HashMap<String, String>>,
+    pub info: Told<HashMap<String, String>>,
+    /// The scripts that were evicted while it was looked at, and how long that was.
+    pub evicted: Option<(u64, Duration)>,
     /// Settings.
-    pub config: HashMap<String, String>,
+    pub config: Told<HashMap<String, String>>,
     /// How far its clock is ahead of ours, in milliseconds, give or take half of a round trip.
     pub ahead_ms: Option<i64>,
-    /// The user whose rights were asked for, and those it was not granted.
-    pub user: Option<String>,
-    pub denied: Option<Vec<String>>,
+    /// The user whose rights were asked for, and what for.
+    pub user: String,
+    pub role: rights::Role,
+    /// What it lacks, or why that is not told.
+    pub rights: Result<Lacking, Untold>,
     /// Connections of redlatch's callers by version.
-    pub callers: Option<BTreeMap<String, u64>>,
+    pub callers: Told<BTreeMap<String, u64>>,
     /// The longest that one of our scripts took, of those that the server found slow.
-    pub slowest: Option<Duration>,
-    /// The fields of CLUSTER INFO.
-    pub cluster: Option<HashMap<String, String>>,
+    pub slowest: Told<Duration>,
+    /// The fields of CLUSTER INFO of a node of a cluster.
+    pub cluster: Option<Told<HashMap<String, String>>>,
+}
+
+/// Rights that a user lacks, by their commands.
+#[derive(Default)]
+pub struct Lacking {
+    /// Those that the server denies.
+    pub denied: Vec<String>,
+    /// What grants those and nothing else.
+    pub rules: Vec<String>,
+    /// Those that it does not tell of.
+    pub unknown: Vec<String>,
+}
+
+/// What to look at.
+#[derive(Clone)]
+pub struct Look {
+    /// The scripts that are to be there.
+    pub scripts: &'static [Script],
+    /// The rights that a user is to have, and for what.
+    pub wanted: Wanted,
+    /// That user, unless it is the one that is logged in.
+    pub user: Option<String>,
+    /// How long to count evictions at least.
+    pub while_for: Duration,
 }
 
 /// Settings that checks look at.
@@ -40,51 +73,64 @@ const SETTINGS: [&str; 6] =
 
 impl Facts {
     /// Asks `caller`'s server.
-    pub async fn of(
-        caller: Caller,
-        scripts: &'static [Script],
-        rights: Vec<Right>,
-        user: Option<String>,
-    ) -> Result<Self, Error> {
-        let missing = caller.exists(scripts).await?.iter().filter(|present| !**present).count();
-        let user = match user {
-            Some(user) => Some(user),
-            None => said(&caller, &["ACL", "WHOAMI"]).await?,
+    pub async fn of(caller: Caller, look: Look) -> Result<Self, Error> {
+        let started = Instant::now();
+        let missing = caller.exists(look.scripts).await?.iter().filter(|present| !**present).count();
+        let info = ask_text(&caller, &["INFO"]).await?.map(|text| fields(&text));
+        let product = match info.as_ref().ok().and_then(Product::of_info) {
+            Some(product) => Some(product),
+            None => Product::of_hello(&caller).await?.ok().flatten(),
         };
-        let denied = match &user {
-            Some(user) => denied(&caller, user, &rights).await?,
-            None => None,
-        };
-        let mut config = HashMap::new();
-        for setting in SETTINGS {
-            let mut command = redis::cmd("CONFIG");
-            command.arg("GET").arg(setting);
-            if let Some(reply) = allowed(caller.command(&command, || format!("CONFIG GET {setting}")).await)? {
-                config.extend(redis::from_redis_value::<HashMap<String, String>>(reply).unwrap_or_default());
+        let user = match look.user {
+            Some(user) => user,
+            None => {
+                ask_text(&caller, &["ACL", "WHOAMI"]).await?.unwrap_or_else(|_| caller.endpoint().user().to_owned())
             }
-        }
-        let info = said(&caller, &["INFO"]).await?.map(|text| fields(&text));
-        let clustered = info.as_ref().is_some_and(|info| info.get("cluster_enabled").is_some_and(|on| on == "1"));
-        Ok(Self {
+        };
+        let clustered = info.as_ref().is_ok_and(|info| info.get("cluster_enabled").is_some_and(|on| on == "1"));
+        let cluster = if clustered {
+            Some(ask_text(&caller, &["CLUSTER", "INFO"]).await?.map(|text| fields(&text)))
+        } else {
+            None
+        };
+        let mut facts = Self {
             missing,
-            config,
+            product,
+            config: settings(&caller).await?,
             ahead_ms: ahead_ms(&caller).await?,
+            rights: lacking(&caller, &user, &look.wanted).await,
             user,
-            denied,
-            callers: said(&caller, &["CLIENT", "LIST"]).await?.map(|list| versions(&list)),
-            slowest: slowest(&caller, scripts).await?,
-            cluster: if clustered {
-                said(&caller, &["CLUSTER", "INFO"]).await?.map(|text| fields(&text))
-            } else {
-                None
-            },
+            role: look.wanted.role,
+            callers: ask_text(&caller, &["CLIENT", "LIST"]).await?.map(|list| versions(&list)),
+            slowest: slowest(&caller, look.scripts).await?,
+            cluster,
             info,
-        })
+            evicted: None,
+        };
+        facts.evicted = facts.evictions(&caller, started, look.while_for).await?;
+        Ok(facts)
+    }
+
+    /// What the counter of evicted scripts has grown by since `started`: it counts from the start of the server on, and
+    /// what happened last year needs no mending.
+    async fn evictions(
+        &self,
+        caller: &Caller,
+        started: Instant,
+        while_for: Duration,
+    ) -> Result<Option<(u64, Duration)>, Error> {
+        let Some(before) = self.number(EVICTED) else { return Ok(None) };
+        if before > 0 {
+            tokio::time::sleep(while_for.saturating_sub(started.elapsed())).await;
+        }
+        let info = ask_text(caller, &["INFO", "stats"]).await?.map(|text| fields(&text));
+        let after = info.ok().and_then(|info| info.get(EVICTED)?.parse::<u64>().ok());
+        Ok(after.map(|after| (after.saturating_sub(before), started.elapsed())))
     }
 
     /// A field of INFO.
     pub fn info(&self, name: &str) -> Option<&str> {
-        self.info.as_ref()?.get(name).map(String::as_str)
+        self.info.as_ref().ok()?.get(name).map(String::as_str)
     }
 
     /// A field of INFO that is a number.
@@ -94,30 +140,46 @@ impl Facts {
 
     /// A setting.
     pub fn setting(&self, name: &str) -> Option<&str> {
-        self.config.get(name).map(String::as_str)
+        self.config.as_ref().ok()?.get(name).map(String::as_str)
     }
 }
 
-/// `name:value` lines.
-fn fields(text: &str) -> HashMap<String, String> {
-    text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.into(), value.into())).collect()
+/// The counter of INFO.
+pub const EVICTED: &str = "evicted_scripts";
+
+async fn settings(caller: &Caller) -> Result<Told<HashMap<String, String>>, Error> {
+    let mut settings = HashMap::new();
+    for setting in SETTINGS {
+        match ask(caller, &["CONFIG", "GET", setting]).await? {
+            Ok(reply) => {
+                settings.extend(redis::from_redis_value::<HashMap<String, String>>(reply).unwrap_or_default());
+            }
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(settings))
 }
 
-/// `None` for what the server's ACL denies or the server does not have.
-fn allowed<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
-    match outcome {
-        Ok(reply) => Ok(Some(reply)),
-        Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(None),
-        Err(error) => Err(error),
+/// The rights of `wanted` that `user` lacks.
+async fn lacking(caller: &Caller, user: &str, wanted: &Wanted) -> Result<Lacking, Untold> {
+    let rights = rights_of(caller, user, wanted).await?;
+    let mut lacking = Lacking::default();
+    for (right, granted) in rights {
+        match granted {
+            Some(true) => {}
+            Some(false) => {
+                for rule in wanted.rules_for(&right) {
+                    if !lacking.rules.contains(&rule) {
+                        lacking.rules.push(rule);
+                    }
+                }
+                lacking.denied.push(right.command);
+            }
+            None if right.spare => {}
+            None => lacking.unknown.push(right.command),
+        }
     }
-}
-
-async fn denied(caller: &Caller, user: &str, rights: &[Right]) -> Result<Option<Vec<String>>, Error> {
-    let Some(granted) = allowed(granted(caller, user, rights).await)? else { return Ok(None) };
-    if granted.values().any(Option::is_none) {
-        return Ok(None);
-    }
-    Ok(Some(granted.into_iter().filter(|(_, granted)| *granted == Some(false)).map(|(name, _)| name).collect()))
+    Ok(lacking)
 }
 
 async fn ahead_ms(caller: &Caller) -> Result<Option<i64>, Error> {
@@ -134,10 +196,11 @@ async fn ahead_ms(caller: &Caller) -> Result<Option<i64>, Error> {
 }
 
 /// `[id, time, microseconds, [command, digest, …], …]` each.
-async fn slowest(caller: &Caller, scripts: &[Script]) -> Result<Option<Duration>, Error> {
-    let mut command = redis::cmd("SLOWLOG");
-    command.arg("GET").arg(128);
-    let Some(reply) = allowed(caller.command(&command, || "SLOWLOG GET".to_owned()).await)? else { return Ok(None) };
+async fn slowest(caller: &Caller, scripts: &[Script]) -> Result<Told<Duration>, Error> {
+    let reply = match ask(caller, &["SLOWLOG", "GET", "128"]).await? {
+        Ok(reply) => reply,
+        Err(why) => return Ok(Err(why)),
+    };
     let entries: Vec<Vec<redis::Value>> = redis::from_redis_value(reply).unwrap_or_default();
     let ours = entries.into_iter().filter_map(|entry| {
         let mut fields = entry.into_iter().skip(2);
@@ -149,5 +212,5 @@ async fn slowest(caller: &Caller, scripts: &[Script]) -> Result<Option<Duration>
             .any(|script| script.digest().as_str().as_bytes() == digest)
             .then_some(Duration::from_micros(micros))
     });
-    Ok(Some(ours.max().unwrap_or_default()))
+    Ok(Ok(ours.max().unwrap_or_default()))
 }

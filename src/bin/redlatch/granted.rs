@@ -1,0 +1,108 @@
+//! Whether a user has rights: by ACL DRYRUN, and where that is not to be had by asking as that user.
+
+use redlatch::{Error, call::Caller};
+
+use crate::{
+    ask::{Withheld, words_of},
+    outcome::{Cause, Failure},
+    output::escaped,
+    rights::Right,
+};
+
+/// How many words a command takes at least is known to the server alone.
+const MOST_WORDS: usize = 8;
+
+/// Why nothing can be said of a user's rights.
+pub enum Untold {
+    /// There is no such user.
+    NoUser,
+    /// The server does not tell of others.
+    Withheld(Withheld),
+    /// Something went wrong.
+    Trouble(Error),
+}
+
+impl From<Error> for Untold {
+    fn from(error: Error) -> Self {
+        Self::Trouble(error)
+    }
+}
+
+impl Untold {
+    /// The failure of a verb that cannot do without.
+    pub fn failure(self, user: &str, node: &str) -> Failure {
+        let user = escaped(user.as_bytes());
+        let alone = "let the user ask for itself: put its own URL into REDLATCH_URL";
+        match self {
+            Self::NoUser => Failure::new(Cause::Configuration, format!("there is no user {user} on {node}")),
+            Self::Withheld(Withheld::Denied) => {
+                Failure::new(Cause::Denied, format!("{node} does not tell the rights of {user}: ACL DRYRUN is denied"))
+                    .hint(format!("grant the user that asks +acl|dryrun, or {alone}"))
+            }
+            Self::Withheld(Withheld::Absent) => Failure::new(
+                Cause::Configuration,
+                format!("{node} does not tell the rights of {user}: it has no ACL DRYRUN, which came with Redis 7.0"),
+            )
+            .hint(alone),
+            Self::Trouble(error) => error.into(),
+        }
+    }
+}
+
+/// Whether the server lets `user` use each of `rights`; `None` for what it does not tell.
+pub async fn granted(caller: &Caller, user: &str, rights: &[Right]) -> Result<Vec<Option<bool>>, Untold> {
+    let mut granted = Vec::new();
+    for right in rights {
+        granted.push(match dry_run(caller, user, right).await {
+            Err(Untold::Withheld(_)) if caller.endpoint().user() == user => by_asking(caller, right).await?,
+            told => told?,
+        });
+    }
+    Ok(granted)
+}
+
+/// What ACL DRYRUN says.
+async fn dry_run(caller: &Caller, user: &str, right: &Right) -> Result<Option<bool>, Untold> {
+    for filler in 0..MOST_WORDS {
+        let mut command = redis::cmd("ACL");
+        command.arg("DRYRUN").arg(user).arg(&right.probe).arg(vec!["1"; filler]);
+        match caller.command(&command, || "ACL DRYRUN".to_owned()).await {
+            Ok(reply) => return Ok(redis::from_redis_value::<String>(reply).ok().map(|reply| reply == "OK")),
+            Err(error) => {
+                let text = words_of(&error);
+                let has = |words: &str| text.contains(words);
+                if has("nknown subcommand") || has("nknown command") {
+                    return Err(Untold::Withheld(Withheld::Absent));
+                } else if error.code() == Some("NOPERM") {
+                    return Err(Untold::Withheld(Withheld::Denied));
+                } else if has("Command '") && has("not found") {
+                    return Ok(None);
+                } else if has("User '") && has("not found") {
+                    return Err(Untold::NoUser);
+                } else if !has("wrong number of arguments") {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Tries the command in a way that changes nothing. The server looks at rights before anything else.
+async fn by_asking(caller: &Caller, right: &Right) -> Result<Option<bool>, Error> {
+    let outcome = match right.command.as_str() {
+        "subscribe" => caller.subscribe(&right.probe[1]).await,
+        _ => {
+            let mut command = redis::Cmd::new();
+            command.arg(&right.harmless);
+            caller.command(&command, || right.command.to_uppercase()).await.map(|_| ())
+        }
+    };
+    match outcome {
+        Ok(()) => Ok(Some(true)),
+        Err(error) if error.code() == Some("NOPERM") => Ok(Some(false)),
+        Err(error) if words_of(&error).contains("nknown command") => Ok(None),
+        Err(error) if error.code().is_some() => Ok(Some(true)),
+        Err(error) => Err(error),
+    }
+}
