@@ -83,6 +83,7 @@ fn options_out_of_range_throw() {
         ("o.port", "1.5", "option port must be a whole number from 1 to 65535, not 1.5"),
         ("o.database", "-1", "option database must be a whole number from 0 to 2147483647, not -1"),
         ("o.namespace", "", "option namespace must be 1 to 64 printable ASCII characters without spaces"),
+        ("o.namespace", "a:b", "option namespace must not contain a colon, which ends it in the key"),
         ("o.timeout", "0", "option timeout must be a number from 0.001 to 3600 seconds, not 0"),
         ("o.pool_size", "0", "option pool_size must be a whole number from 1 to 65535, not 0"),
         ("o.keepalive", "x", "option keepalive must be a number from 0.001 to 86400 seconds, not \"x\""),

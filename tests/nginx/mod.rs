@@ -1,5 +1,6 @@
 //! `resty.redlatch` in a real nginx against a real Redis.
 
+mod connection;
 mod contract;
 mod deadline;
 mod driver;
@@ -8,6 +9,7 @@ mod fleet;
 mod flight;
 mod grants;
 mod healing;
+mod inbox;
 mod input;
 mod loss;
 mod messages;

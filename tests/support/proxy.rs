@@ -41,6 +41,8 @@ pub enum Fault {
     Garbage,
     /// Command and reply pass in single bytes.
     Bytewise,
+    /// The command does not arrive; this error is its reply.
+    Refuse(&'static str),
 }
 
 type Rule = Box<dyn FnMut(&Command) -> Option<Fault> + Send>;
@@ -218,7 +220,7 @@ impl Link {
                 self.repeat(sent, time);
                 None
             }
-            Some(Fault::CutAfter | Fault::HoldReply(_) | Fault::Garbage | Fault::Bytewise) => fault,
+            Some(Fault::CutAfter | Fault::HoldReply(_) | Fault::Garbage | Fault::Bytewise | Fault::Refuse(_)) => fault,
             None => None,
         };
         if self.half_open.load(Ordering::Relaxed) {
@@ -227,6 +229,10 @@ impl Link {
         self.replies.lock().unwrap().push_back(of_reply);
         if fault == Some(Fault::Bytewise) {
             return sent.iter().try_for_each(|byte| (&self.server).write_all(&[*byte]));
+        }
+        if matches!(fault, Some(Fault::Refuse(_))) {
+            // Something has to be answered, for the order of the replies.
+            return (&self.server).write_all(b"*1\r\n$7\r\nNOTHING\r\n");
         }
         (&self.server).write_all(sent)
     }
@@ -269,6 +275,7 @@ impl Link {
             Some(Fault::CutAfter) => return Err(std::io::ErrorKind::ConnectionAborted.into()),
             Some(Fault::HoldReply(time)) => thread::sleep(time),
             Some(Fault::Garbage) => return (&self.client).write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            Some(Fault::Refuse(error)) => return (&self.client).write_all(format!("-{error}\r\n").as_bytes()),
             Some(Fault::Bytewise) => {
                 return reply.iter().try_for_each(|byte| (&self.client).write_all(&[*byte]));
             }

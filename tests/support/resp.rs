@@ -10,6 +10,11 @@ impl Command {
         self.0.first().is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
     }
 
+    /// The command and its arguments.
+    pub fn words(&self) -> &[Vec<u8>] {
+        &self.0
+    }
+
     /// The digest that an EVALSHA asks for.
     pub fn digest(&self) -> Option<&str> {
         if self.is("EVALSHA") { std::str::from_utf8(self.0.get(1)?).ok() } else { None }

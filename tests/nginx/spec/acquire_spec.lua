@@ -5,6 +5,17 @@ local semaphores = require "ngx.semaphore"
 
 -- A lock whose server answers what the test says. `answers` are { word, remaining, detail } or functions that return
 -- one; what is pushed is { after_question, fence, lease, stamp }.
+local SERVER_US = 1795221256848921
+
+-- What a release script publishes just after the first answer.
+local function message(with)
+  local made = { fence = "1795221256848999", number = 1795221256848999, lease = 3, lease_ms = 3000, stamp = 11 }
+  for field, value in pairs(with or {}) do
+    made[field] = value
+  end
+  return made
+end
+
 local function scripted(answers, pushes)
   local seen = { questions = 0, released = 0, deadline = nil }
   local lock = { timeout = 2, claim = 3, retention = 3600, server = { counts = { handed_off = 0, granted = 0, held = 0,
@@ -26,11 +37,12 @@ local function scripted(answers, pushes)
       seen.questions = seen.questions + 1
       local sent = clock()
       local answer = answers[seen.questions] or answers[#answers]
+      attempt.server_us, attempt.promised_ms, attempt.hears = SERVER_US, 3000, true
       local push = pushes and pushes[seen.questions]
       if push then
         ngx.timer.at(push.after or 0, function()
           attempt.message = push.message
-          attempt.reconnected = push.reconnected
+          attempt.reconnected, attempt.called = push.reconnected, push.called
           attempt.sem:post()
         end)
       end
@@ -56,11 +68,11 @@ local queued, granted = { "queued", 8, 1 }, { "granted", 10, "77" }
 
 describe("a waiter", function()
   it("goes on at once with a pushed lease, which counts from its last answered question", function()
-    local push = { message = { fence = "42", lease = 3, stamp = 11 } }
+    local push = { message = message() }
     local lock, seen = scripted({ queued }, { push })
     local before = clock()
     local lease = assert(acquire(lock, attempt()))
-    assert.equal("42", lease.fence)
+    assert.equal("1795221256848999", lease.fence)
     assert.equal(1, seen.questions)
     assert.is_true(lease.deadline >= before + 3 - 0.004 and lease.deadline <= clock() + 3 - 0.004)
     assert.is_true(seen.left)
@@ -68,20 +80,20 @@ describe("a waiter", function()
   end)
 
   it("does not believe a message from before the answer", function()
-    local lock, seen = scripted({ queued, granted }, { { message = { fence = "42", lease = 3, stamp = 9 } } })
+    local lock, seen = scripted({ queued, granted }, { { message = message { stamp = 9 } } })
     assert.equal("77", assert(acquire(lock, attempt())).fence)
     assert.equal(2, seen.questions)
   end)
 
   it("asks when too little is left of what was pushed", function()
-    local push = { after = 0.09, message = { fence = "42", lease = 0.1, stamp = 11 } }
+    local push = { after = 0.09, message = message { lease = 0.1 } }
     local lock, seen = scripted({ queued, granted }, { push })
     assert.equal("77", assert(acquire(lock, attempt())).fence)
     assert.equal(2, seen.questions)
   end)
 
   it("asks for the whole TTL when the lease will not be renewed", function()
-    local lock, seen = scripted({ queued, granted }, { { message = { fence = "42", lease = 3, stamp = 11 } } })
+    local lock, seen = scripted({ queued, granted }, { { message = message() } })
     local lease = assert(acquire(lock, attempt { renew = false }))
     assert.equal("77", lease.fence)
     assert.equal(2, seen.questions)

@@ -1,9 +1,11 @@
 -- The way of one acquisition attempt: ask, wait, ask again, and leave nothing behind.
 local clock = require "resty.redlatch.clock"
+local hand_off = require "resty.redlatch.hand_off"
 local held = require "resty.redlatch.held"
 local leases = require "resty.redlatch.lease"
 local owner_tokens = require "resty.redlatch.owner"
 local random = require "resty.redlatch.random"
+local refusals = require "resty.redlatch.refusals"
 
 local max, min, sleep = math.max, math.min, ngx.sleep
 
@@ -29,13 +31,18 @@ end
 -- | what went wrong                  | what follows                                        |
 -- | the reply is lost                | ask again on a fresh connection until `give_up`     |
 -- | no connection, nothing lost yet  | give up; if already in the queue, ask until the end |
--- | an error reply                   | give up                                             |
+-- | an error that passes (BUSY, …)   | ask until the end                                   |
+-- | another error reply              | give up                                             |
 local function ask_on(lock, attempt, err, kind)
   local pause = 0.005
   while true do
     if kind == "unknown" then
       attempt.unknown = err
-    elseif kind == "refused" or not (attempt.unknown or attempt.queued) then
+    elseif kind == "refused" then
+      if not refusals.may_pass(err, attempt.queued) then
+        return nil, err
+      end
+    elseif not (attempt.unknown or attempt.queued) then
       return nil, err
     end
     pause = min(pause * 2, 0.2)
@@ -71,7 +78,8 @@ local function granted(lock, attempt, remaining, sent, fence)
   if lease:remaining() > 0 then
     return lease
   end
-  lease:release()
+  -- Without waiting: the time for that is over too.
+  lease:post_release()
   return nil, "lost"
 end
 
@@ -84,7 +92,8 @@ local function hear(lock, attempt, until_)
       until_ = min(until_, clock() + lock.family.soon(attempt) * random.fraction())
     end
     local left = until_ - clock()
-    if left <= 0 then
+    if left <= 0 or attempt.called then
+      attempt.called = nil
       return nil
     end
     attempt.sem:wait(left)
@@ -92,16 +101,6 @@ local function hear(lock, attempt, until_)
   local message = attempt.message
   attempt.message = nil
   return message
-end
-
--- A message says that a hand-off granted the lease. It counts at once when that is proven to be still valid: the
--- server cannot have granted before it answered our last question, and that was not before we asked. The message must
--- have come after that answer, a third of the lease must be left, and it will be renewed: else the lease is asked for.
-local function proven(attempt, message)
-  if not attempt.renew or message.stamp < attempt.stamp then
-    return false
-  end
-  return attempt.answered + message.lease - clock() >= message.lease / 3 + leases.margin(message.lease)
 end
 
 local function held_by_another(lock, remaining)
@@ -119,7 +118,7 @@ local function sleep_or_hear(lock, attempt, pause)
     return sleep(pause)
   end
   local message = hear(lock, attempt, clock() + pause)
-  if message and proven(attempt, message) then
+  if message and hand_off.proven(attempt, message) then
     lock.server.counts.handed_off = lock.server.counts.handed_off + 1
     return granted(lock, attempt, message.lease, attempt.answered, message.fence)
   end
@@ -168,7 +167,7 @@ end
 local function go(lock, attempt)
   local lease, err, remaining = follow(lock, attempt, ask(lock, attempt))
   while not lease and not err do
-    attempt.message = nil
+    attempt.message, attempt.called = nil, nil
     lease, err, remaining = follow(lock, attempt, ask(lock, attempt))
   end
   return lease, err, remaining

@@ -1,5 +1,6 @@
 -- The calls of a driver: a command, its place in the queue, its reply, and who waits for it.
 local clock = require "resty.redlatch.clock"
+local echo = require "resty.redlatch.echo"
 local healing = require "resty.redlatch.healing"
 local resp = require "resty.redlatch.resp"
 local semaphores = require "ngx.semaphore"
@@ -71,12 +72,32 @@ end
 
 -- Queues a command that is no script.
 function _M.send_command(driver, call, ...)
+  call.key, call.args = nil, { select(2, ...) }
   call.bytes = resp.command(...)
   enqueue(driver, call)
 end
 
+-- There is a new connection, by which the calls in the queue go. Those whose arguments say what a connection can do
+-- are made for this one.
+function _M.make_again(driver)
+  local call = driver.first
+  while call do
+    if call.make and call.stage ~= "load" and not call.abandoned then
+      call.args = call.make(call.lock, call.subject) or call.args
+      prepare(driver, call)
+    end
+    call = call.next
+  end
+end
+
 -- A reply has come. A missing script is loaded by the first call that misses it; the others only ask again.
 function _M.settle(driver, call, reply, err)
+  if call.moves then
+    call.moves, call.moved = nil, true
+    if not call.abandoned then
+      return enqueue(driver, call)
+    end
+  end
   if call.script and not call.abandoned then
     local goes_on, other = healing.goes_on(call, reply, err)
     if goes_on then
@@ -88,6 +109,9 @@ function _M.settle(driver, call, reply, err)
       reply, err = false, other
     end
   end
+  if reply == false then
+    err = echo.cut(err, call.key, call.args)
+  end
   _M.finish(driver, call, reply, err)
 end
 
@@ -98,6 +122,7 @@ function _M.new(driver)
     driver.spares = spares - 1
     local call = driver.spare[spares]
     call.over, call.script, call.kind, call.reply, call.err, call.harmless = false, nil, nil, nil, nil, nil
+    call.channel, call.make, call.lock, call.subject, call.moved = nil, nil, nil, nil, nil
     return call
   end
   return { sem = semaphores.new(), over = false }

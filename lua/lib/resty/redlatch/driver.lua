@@ -29,7 +29,7 @@ local function of(lock)
   if not driver then
     driver = setmetatable({
       lock = lock, timeout = lock.timeout, shm = lock.shm, server = { address = lock.address },
-      work = semaphores.new(), awake = false, running = false, failures = 0,
+      work = semaphores.new(), awake = false, running = false, failures = 0, left = 0, denied = nil,
       first = nil, last = nil, number = 0, loads = {}, spare = {}, spares = 0,
       wire = nil, events = 0, channels = {}, waiters = setmetatable({}, weak_values),
       agenda = agendas.new(), errands = {}, published_at = 0, published_writes = 0, collect_at = 0,
@@ -96,15 +96,22 @@ end
 -- @return reply, error, kind (see call.outcome), the moment before it was asked for, and its event's number
 function _M.run(lock, name, key, args, deadline, _, subject)
   local driver = of(lock)
-  if type(args) == "function" then
+  local make = type(args) == "function" and args
+  if make then
     local known, err, kind = know_the_time(driver, deadline)
     if not known then
       return nil, err, kind
     end
-    args = args(lock, subject)
+    args = make(lock, subject)
+    if not args then
+      return nil, "the time of the server is not known", "timeless"
+    end
   end
   local call = healing.begin(calls.new(driver), name, lock.strict)
   call.key, call.args = key, args
+  if make then
+    call.make, call.lock, call.subject = make, lock, subject
+  end
   calls.send(driver, call)
   return wait(driver, call, deadline)
 end
@@ -131,27 +138,26 @@ function _M.command(lock, deadline, ...)
   return reply, err, kind
 end
 
--- The channel on which this worker hears of hand-offs, subscribed; nil where the server or a proxy does not allow it.
+-- The channel on which this worker hears of hand-offs. It is subscribed where the server allows it, see `hears`.
 function _M.inbox(lock, deadline)
   local driver = of(lock)
   local channel = lock.namespace .. ":inbox:" .. owner_tokens.client_id()
-  if driver.channels[channel] == nil then
-    if not know_the_time(driver, deadline) or not driver.wire or not driver.wire.pushes then
-      return nil
-    end
+  -- From now on each new connection subscribes it.
+  driver.channels[channel] = true
+  local wire = know_the_time(driver, deadline) and driver.wire
+  if wire and wire.pushes and wire.hears[channel] == nil then
     local call = calls.new(driver)
-    call.harmless = true
+    call.harmless, call.channel = true, channel
     calls.send_command(driver, call, "SUBSCRIBE", channel)
-    local reply, err = wait(driver, call, deadline)
-    if reply == nil then
-      return nil
-    end
-    driver.channels[channel] = reply
-    if not reply then
-      ngx.log(ngx.WARN, "redlatch: no inbox, waiters ask again and again: ", errors.explain(err))
-    end
+    wait(driver, call, deadline)
   end
-  return driver.wire and driver.wire.pushes and driver.channels[channel] and channel or nil
+  return channel
+end
+
+-- Whether the connection that is there has subscribed the channel: a later one may not have.
+function _M.hears(lock, channel)
+  local wire = of(lock).wire
+  return wire ~= nil and wire.hears[channel] == true
 end
 
 -- Makes `waiter` hear of its hand-off, and of new connections, by its semaphore `sem`.

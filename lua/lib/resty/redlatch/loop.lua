@@ -3,7 +3,9 @@
 local calls = require "resty.redlatch.calls"
 local clock = require "resty.redlatch.clock"
 local errors = require "resty.redlatch.errors"
+local hand_off = require "resty.redlatch.hand_off"
 local random = require "resty.redlatch.random"
+local refusals = require "resty.redlatch.refusals"
 local wires = require "resty.redlatch.wire"
 
 local exiting, timer_at = ngx.worker.exiting, ngx.timer.at
@@ -66,32 +68,61 @@ function _M.start(driver)
   return true
 end
 
--- A message of a hand-off: `owner fence lease_ms`, as the release script writes it.
 local function hear(driver, payload)
-  local first = payload:find(" ", 1, true)
-  local second = first and payload:find(" ", first + 1, true)
-  local lease_ms = second and tonumber(payload:sub(second + 1))
-  if not lease_ms then
-    return
-  end
   driver.counts.messages = driver.counts.messages + 1
-  -- Without a waiter there is nothing to do: whoever gave up has sent a release after its acquire.
-  local waiter = driver.waiters[payload:sub(1, first - 1)]
+  local waiter, told = hand_off.read(payload, driver.waiters, driver.events)
   if waiter then
-    waiter.message = { fence = payload:sub(first + 1, second - 1), lease = lease_ms / 1000, stamp = driver.events }
+    if told == true then
+      waiter.called = true
+    else
+      waiter.message = told
+    end
     waiter.sem:post()
+  end
+end
+
+-- That this user has no inbox is said once.
+local function note_denial(driver, denial)
+  if denial and not driver.denied then
+    ngx.log(ngx.WARN, "redlatch: no inbox, waiters ask again and again: ", errors.explain(denial))
+  end
+  driver.denied = denial
+end
+
+-- What an error says about the connection, beside what it says to its call.
+local function judge(driver, wire, call, problem)
+  if call.channel then
+    if refusals.is_denied(problem) then
+      wire.hears[call.channel] = false
+      note_denial(driver, problem)
+    else
+      wire.broken = "SUBSCRIBE was refused: " .. problem
+    end
+  elseif refusals.is_wrong_server(problem) then
+    -- Nothing more is sent here. What another server may take has been refused, and goes to it; but to one only.
+    wire.leaving = problem
+    call.moves = wire.served and not call.moved
   end
 end
 
 local function read(driver, wire)
   local ok, err = pcall(wires.read, wire, function(call, reply, problem)
     driver.events = driver.events + 1
+    if problem then
+      judge(driver, wire, call, problem)
+    elseif call.script then
+      wire.served = true
+    end
     calls.settle(driver, call, reply, problem)
+    if wire.leaving then
+      driver:wake()
+    end
   end, function(push)
     driver.events = driver.events + 1
     if push[1] == "message" then
       hear(driver, push[3])
     elseif push[1] == "subscribe" then
+      wire.hears[push[2]] = true
       local call = wires.take(wire)
       if call then
         calls.settle(driver, call, true)
@@ -168,7 +199,9 @@ local function serve(driver, wire)
     driver.awake = true
     local now = clock()
     attend(driver, now)
-    if driver.first then
+    if wire.leaving and not wire.first then
+      wire.broken = wire.leaving
+    elseif driver.first and not wire.leaving then
       local rest, sent
       local head = driver.first
       driver.first = nil
@@ -214,8 +247,9 @@ end
 
 -- One connection from its beginning to its end. Each has a timer of its own, whose memory goes with it.
 local function live(driver)
-  if driver.failures > 0 then
-    local backoff = min(SHORTEST_BACKOFF * 2 ^ driver.failures, LONGEST_BACKOFF)
+  local failures = max(driver.failures, driver.left)
+  if failures > 0 then
+    local backoff = min(SHORTEST_BACKOFF * 2 ^ failures, LONGEST_BACKOFF)
     ngx.sleep(backoff * (0.5 + random.fraction() / 2))
   end
   local wire, err, kind = wires.connect(driver.lock, driver.channels)
@@ -226,6 +260,8 @@ local function live(driver)
   end
   driver.failures, driver.trouble, driver.wire, driver.idle_since = 0, nil, wire, nil
   driver.counts.connections = driver.counts.connections + 1
+  note_denial(driver, wire.denial)
+  calls.make_again(driver)
   if driver.counts.connections > 1 then
     tell_waiters(driver)
   end
@@ -235,6 +271,8 @@ local function live(driver)
     ngx.log(ngx.ERR, "redlatch: the driver ended: ", problem)
   end
   driver.wire = nil
+  -- A server that serves nobody is not asked without a pause.
+  driver.left = wire.leaving and not wire.served and driver.left + 1 or 0
   ngx.thread.kill(reader)
   wire.sock:close()
   local call = wires.take(wire)

@@ -1,5 +1,6 @@
 -- The mutex family: a queue in order of arrival and a fence, under `<namespace>:m1:<name>`.
 local call = require "resty.redlatch.call"
+local clock = require "resty.redlatch.clock"
 local owner_tokens = require "resty.redlatch.owner"
 local random = require "resty.redlatch.random"
 local server_clock = require "resty.redlatch.server_clock"
@@ -36,7 +37,7 @@ end
 -- How long the place is to stay alive after the next question: with a pushed hand-off three intervals, so that two may
 -- be lost, and not beyond the claim lease for the first places, so that waiters which died together cost one of it.
 local function window(lock, attempt)
-  if not attempt.inbox then
+  if not attempt.hears then
     return lock.claim
   end
   return min(max(3 * interval(lock, attempt), lock.claim), 60)
@@ -47,19 +48,38 @@ function _M.soon(attempt)
   return min(0.05 * times(attempt, 64), 1)
 end
 
+-- Made for the connection that is there, as it may have no inbox where another had one.
+-- @return nil while the time of the server is not known: a late copy of a question without a limit could be granted
 local function acquire_args(lock, attempt)
+  if not lock.server.ahead_us then
+    return nil
+  end
+  attempt.hears = attempt.inbox and lock.transport.hears(lock, attempt.inbox) or false
+  local ttl_ms, claim_ms = format("%.0f", attempt.ttl * 1000), format("%.0f", lock.claim * 1000)
+  attempt.promised_ms = min(tonumber(ttl_ms), tonumber(claim_ms))
   return {
     attempt.owner,
-    format("%.0f", attempt.ttl * 1000),
+    ttl_ms,
     attempt.waits and format("%.0f", window(lock, attempt) * 1000) or "0",
-    format("%.0f", lock.claim * 1000),
+    claim_ms,
     server_clock.at(lock, attempt.not_after),
     attempt.fence_floor,
     format("%.0f", lock.retention * 1000),
     lock.label or owner_tokens.label(),
-    attempt.inbox or "",
-    attempt.inbox and "1" or "0",
+    attempt.hears and attempt.inbox or "",
+    attempt.hears and "1" or "0",
   }
+end
+
+-- Where TIME is refused, by a proxy for instance, another script tells the time: extending what is not held.
+local function ask_time(lock, attempt, seconds, fresh)
+  local reply, err, kind = call.run(lock, "mutex/extend", attempt.key,
+    _M.extend_args(lock, attempt.owner, attempt.ttl), seconds, fresh)
+  if not reply then
+    return nil, err, kind
+  end
+  server_clock.observe(lock, reply[3])
+  return true
 end
 
 -- One request to grant the lease; with `attempt.waits` also to join or keep the queue.
@@ -67,11 +87,19 @@ end
 --   the event that brought it; or nil, error, and the kind of it (see call.run)
 function _M.acquire(lock, attempt, seconds, fresh)
   -- A function: the time of the server may become known with the connection.
+  local give_up = clock() + seconds
   local reply, sent, stamp = call.run(lock, "mutex/acquire", attempt.key, acquire_args, seconds, fresh, attempt)
+  if not reply and stamp == "timeless" then
+    reply, sent, stamp = ask_time(lock, attempt, give_up - clock(), fresh)
+    if reply then
+      reply, sent, stamp = call.run(lock, "mutex/acquire", attempt.key, acquire_args, give_up - clock(), fresh, attempt)
+    end
+  end
   if not reply then
     return nil, sent, stamp
   end
   server_clock.observe(lock, reply[3])
+  attempt.server_us = reply[3]
   return words["mutex/acquire"][reply[1]], reply[2] / 1000, sent, reply[4], stamp
 end
 
@@ -102,6 +130,7 @@ end
 -- Ends a lease or leaves the queue, and takes its share of the work on dead waiters in front of the queue.
 -- @return the reply's word; or nil, error, kind
 function _M.release(lock, key, owner, seconds, fresh)
+  local give_up = clock() + seconds
   local first, pending, kind = release_once(lock, key, owner, seconds, fresh)
   if not first then
     return nil, pending, kind
@@ -109,8 +138,8 @@ function _M.release(lock, key, owner, seconds, fresh)
     return first
   end
   local rounds, word = 1, first
-  while word and pending and rounds < _M.RELEASE_ROUNDS do
-    word, pending = release_once(lock, key, owner, seconds, fresh)
+  while word and pending and rounds < _M.RELEASE_ROUNDS and clock() < give_up do
+    word, pending = release_once(lock, key, owner, give_up - clock(), fresh)
     rounds = rounds + 1
   end
   return first
@@ -120,7 +149,7 @@ end
 -- hears of its hand-off asks to keep its place; another one often, and the less often the further back it is.
 function _M.pause(lock, attempt, remaining)
   local pause
-  if attempt.inbox then
+  if attempt.hears then
     pause = interval(lock, attempt) * (0.75 + random.fraction() / 4)
   else
     pause = min(max(0.02, 0.01 * attempt.position), 1, lock.claim / 3, attempt.ttl / 3)

@@ -46,6 +46,9 @@ local name = bytes(1, 512)
 local function namespace(value)
   if type(value) ~= "string" or #value > 64 or not value:find("^[!-~]+$") then
     return "must be 1 to 64 printable ASCII characters without spaces"
+  elseif value:find(":", 1, true) then
+    -- `a` and the name `b:m1:c`, `a:m1:b` and the name `c`: two locks, one key.
+    return "must not contain a colon, which ends it in the key"
   end
 end
 

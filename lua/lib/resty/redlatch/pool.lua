@@ -1,8 +1,10 @@
 -- A connection for each call: from nginx' own pool, or the one that the user has opened. Nothing runs between calls, so
 -- waiters ask again and again, and leases are not renewed.
 local clock = require "resty.redlatch.clock"
+local echo = require "resty.redlatch.echo"
 local errors = require "resty.redlatch.errors"
 local healing = require "resty.redlatch.healing"
+local refusals = require "resty.redlatch.refusals"
 local server_clock = require "resty.redlatch.server_clock"
 
 local installed, client = pcall(require, "resty.redis")
@@ -46,7 +48,7 @@ local function ask_time(lock, red, deadline)
   elseif reply then
     red:close()
     return nil, "the reply is not Redis'"
-  elseif reply == false and (errors.code(err) == "NOPERM" or err:find("unknown command", 1, true)) then
+  elseif reply == false and refusals.is_denied(err) then
     return true
   end
   return reply, err
@@ -74,7 +76,7 @@ local function introduce(lock, red, deadline)
     return nil, errors.silent(lock, err)
   elseif reply == false then
     red:close()
-    return nil, errors.explain(err), "refused"
+    return nil, errors.explain(echo.cut(err, lock.username, lock.password)), "refused"
   end
   return true
 end
@@ -137,6 +139,17 @@ local function give_back(lock, red)
   end
 end
 
+-- After an error reply: gives the connection back, or closes it where it leads to the wrong server.
+-- @return whether it was closed
+local function is_left(lock, red, err)
+  if red == lock.connection or not refusals.is_wrong_server(err) then
+    give_back(lock, red)
+    return false
+  end
+  red:close()
+  return true
+end
+
 local function send(red, deadline, call, key, args)
   if call.stage == "load" then
     return command(red, deadline, "script", "LOAD", call.script.source)
@@ -152,19 +165,11 @@ local function use(lock, deadline, fresh)
   return borrow(lock, deadline, fresh)
 end
 
--- Runs a script, see call.run.
--- @param deadline when to give up, on the boot-time clock
+-- Runs a script on an open connection.
 -- @return reply, error, kind (see call.outcome), and the moment before it was asked for
-function _M.run(lock, name, key, args, deadline, fresh, subject)
-  local red, err, kind = use(lock, deadline, fresh)
-  if not red then
-    return nil, err, kind
-  end
-  if type(args) == "function" then
-    args = args(lock, subject)
-  end
+local function run_on(lock, red, name, key, args, deadline)
   local call = healing.begin({}, name, lock.strict)
-  local reply, goes_on, other, asked_at
+  local reply, err, goes_on, other, asked_at
   repeat
     asked_at = clock()
     reply, err = send(red, deadline, call, key, args)
@@ -176,12 +181,39 @@ function _M.run(lock, name, key, args, deadline, fresh, subject)
   if other then
     reply, err = false, other
   end
-  if reply and type(reply) ~= "table" then
+  return reply, err, nil, asked_at
+end
+
+-- Runs a script, see call.run.
+-- @param deadline when to give up, on the boot-time clock
+-- @return reply, error, kind (see call.outcome), and the moment before it was asked for
+function _M.run(lock, name, key, args, deadline, fresh, subject)
+  local red, err, kind = use(lock, deadline, fresh)
+  if not red then
+    return nil, err, kind
+  end
+  local words = args
+  if type(args) == "function" then
+    words = args(lock, subject)
+    if not words then
+      give_back(lock, red)
+      return nil, "the time of the server is not known", "timeless"
+    end
+  end
+  local used = red ~= lock.connection and red:get_reused_times() > 0
+  local reply, asked_at
+  reply, err, kind, asked_at = run_on(lock, red, name, key, words, deadline)
+  if reply == nil then
+    return nil, err, kind
+  elseif reply and type(reply) ~= "table" then
     red:close()
-  else
+  elseif reply == false and is_left(lock, red, err) and used and not fresh then
+    -- A new connection may lead to another server.
+    return _M.run(lock, name, key, args, deadline, true, subject)
+  elseif reply then
     give_back(lock, red)
   end
-  return reply, err, nil, asked_at, 0
+  return reply, reply == false and echo.cut(err, key, words) or err, nil, asked_at, 0
 end
 
 -- One command that is no script.
@@ -195,11 +227,11 @@ function _M.command(lock, deadline, name, ...)
   reply, err = command(red, deadline, string.lower(name), ...)
   if reply == nil then
     return nil, errors.no_reply(lock, err, true), "unknown"
+  elseif reply == false then
+    is_left(lock, red, err)
+    return nil, errors.explain(echo.cut(err, { ... })), "refused"
   end
   give_back(lock, red)
-  if reply == false then
-    return nil, errors.explain(err), "refused"
-  end
   return reply
 end
 

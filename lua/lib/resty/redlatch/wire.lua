@@ -1,7 +1,9 @@
 -- One connection of a driver: full duplex, its replies in the order of the questions, and pushes in between.
 local bundle = require "resty.redlatch.bundle"
 local clock = require "resty.redlatch.clock"
+local echo = require "resty.redlatch.echo"
 local errors = require "resty.redlatch.errors"
+local refusals = require "resty.redlatch.refusals"
 local resp = require "resty.redlatch.resp"
 local server_clock = require "resty.redlatch.server_clock"
 
@@ -19,15 +21,28 @@ local function milliseconds(seconds)
   return min(max(math.floor(seconds * 1000), 1), FOR_EVER_MS)
 end
 
+-- For what is left until `deadline`; nil when nothing is.
+local function limit(wire, deadline)
+  local left = deadline - clock()
+  if left > 0 then
+    local timeout = milliseconds(left)
+    wire.sock:settimeouts(timeout, timeout, timeout)
+    return true
+  end
+end
+
 -- The next reply or push, while nobody else reads.
 -- @return kind and value, see resp; or nil and why none came
-local function next_answer(wire)
+local function next_answer(wire, deadline)
   while true do
     local kind, value = wire.parser:next()
     if kind == false then
       return nil, "the reply is not Redis'"
     elseif kind then
       return kind, value
+    end
+    if not limit(wire, deadline) then
+      return nil, "timeout"
     end
     local chunk, err = wire.sock:receiveany(CHUNK)
     if not chunk then
@@ -37,26 +52,25 @@ local function next_answer(wire)
   end
 end
 
-local function exchange(wire, ...)
+local function exchange(wire, deadline, ...)
+  if not limit(wire, deadline) then
+    return nil, "timeout"
+  end
   local ok, err = wire.sock:send(resp.command(...))
   if not ok then
     return nil, err
   end
-  return next_answer(wire)
-end
-
--- Not an answer to the question but to whether it may be asked here: a proxy, or a user who may do little.
-local function is_unknown_here(err)
-  return errors.code(err) == "NOPERM" or err:find("unknown command", 1, true) ~= nil
+  return next_answer(wire, deadline)
 end
 
 -- RESP3 with the credentials, or RESP2 where HELLO is unknown: then no message can come by this connection.
-local function greet(wire, lock)
+local function greet(wire, lock, deadline)
   local kind, value
   if lock.password then
-    kind, value = exchange(wire, "HELLO", "3", "AUTH", lock.username or "default", lock.password, "SETNAME", NAME)
+    kind, value = exchange(wire, deadline, "HELLO", "3", "AUTH", lock.username or "default", lock.password,
+      "SETNAME", NAME)
   else
-    kind, value = exchange(wire, "HELLO", "3", "SETNAME", NAME)
+    kind, value = exchange(wire, deadline, "HELLO", "3", "SETNAME", NAME)
   end
   wire.pushes = kind == "reply"
   if kind ~= "error" then
@@ -64,20 +78,20 @@ local function greet(wire, lock)
   elseif errors.code(value) == "NOAUTH" then
     -- Here the server explains what HELLO can do.
     return kind, "NOAUTH Authentication required."
-  elseif not is_unknown_here(value) then
+  elseif not refusals.is_without_resp3(value) then
     return kind, value
   elseif not lock.password then
     return "reply", true
   elseif lock.username then
-    return exchange(wire, "AUTH", lock.username, lock.password)
+    return exchange(wire, deadline, "AUTH", lock.username, lock.password)
   end
-  return exchange(wire, "AUTH", lock.password)
+  return exchange(wire, deadline, "AUTH", lock.password)
 end
 
 -- The time of the server, so that the first acquire too can say until when it may be granted.
-local function ask_time(wire, lock)
-  local kind, value = exchange(wire, "TIME")
-  if kind == "error" and is_unknown_here(value) then
+local function ask_time(wire, lock, deadline)
+  local kind, value = exchange(wire, deadline, "TIME")
+  if kind == "error" and refusals.is_denied(value) then
     return "reply", true
   elseif kind == "reply" then
     if type(value) ~= "table" or not tonumber(value[1]) or not tonumber(value[2]) then
@@ -88,31 +102,51 @@ local function ask_time(wire, lock)
   return kind, value
 end
 
-local function introduce(wire, lock, channels)
-  local kind, value = greet(wire, lock)
-  if kind == "reply" and lock.database > 0 then
-    kind, value = exchange(wire, "SELECT", lock.database)
+-- Whether the inbox is subscribed belongs to the connection. Where the server does not allow it, waiters of this
+-- connection do without; any other refusal is one of the whole connection.
+local function subscribe(wire, deadline, channel)
+  local kind, value = exchange(wire, deadline, "SUBSCRIBE", channel)
+  while kind == "push" and value[1] ~= "subscribe" do
+    -- A message by another channel: its waiter asks after a new connection anyway.
+    kind, value = next_answer(wire, deadline)
+  end
+  if kind == "push" then
+    wire.hears[channel] = true
+    return "reply"
+  elseif kind == "error" and refusals.is_denied(value) then
+    wire.hears[channel], wire.denial = false, value
+    return "reply"
+  elseif kind == "reply" then
+    return nil, "the reply is not Redis'"
+  end
+  return kind, value
+end
+
+local function introduce(wire, lock, channels, deadline)
+  local kind, value = greet(wire, lock, deadline)
+  if kind == "error" then
+    value = echo.cut(value, lock.username, lock.password)
+  elseif kind == "reply" and lock.database > 0 then
+    kind, value = exchange(wire, deadline, "SELECT", lock.database)
   end
   if kind == "reply" then
-    kind, value = ask_time(wire, lock)
+    kind, value = ask_time(wire, lock, deadline)
   end
-  if kind ~= "reply" then
-    return kind, value
-  end
-  for channel in pairs(wire.pushes and channels or {}) do
-    kind, value = exchange(wire, "SUBSCRIBE", channel)
-    if not kind then
-      return nil, value
+  for channel in pairs(kind == "reply" and wire.pushes and channels or {}) do
+    kind, value = subscribe(wire, deadline, channel)
+    if kind ~= "reply" then
+      break
     end
-    channels[channel] = kind == "push"
   end
-  return "reply"
+  return kind, value
 end
 
 -- @param lock whose address and credentials to use
--- @param channels table of the channels to subscribe to: true, or false where the server refuses
--- @return a wire; or nil, an error of the closed list, and "connection" or "refused"
+-- @param channels the channels to subscribe to, as the fields of a table
+-- @return a wire, whose field `hears` says for each channel whether it is subscribed; or nil, an error of the closed
+--   list, and "connection" or "refused"
 function _M.connect(lock, channels)
+  local deadline = clock() + lock.timeout
   local sock = ngx.socket.tcp()
   local timeout = milliseconds(lock.timeout)
   sock:settimeouts(timeout, timeout, timeout)
@@ -125,8 +159,11 @@ function _M.connect(lock, channels)
   if not ok then
     return nil, errors.unreachable(lock, err), "connection"
   end
-  local wire = { sock = sock, parser = resp.parser(), first = nil, last = nil, pushes = false, broken = nil }
-  local kind, value = introduce(wire, lock, channels)
+  local wire = {
+    sock = sock, parser = resp.parser(), first = nil, last = nil, pushes = false, hears = {}, denial = nil,
+    served = false, leaving = nil, broken = nil,
+  }
+  local kind, value = introduce(wire, lock, channels, deadline)
   if kind == "reply" then
     sock:settimeouts(timeout, timeout, FOR_EVER_MS)
     return wire
@@ -135,7 +172,7 @@ function _M.connect(lock, channels)
   if kind == "error" then
     return nil, errors.explain(value), "refused"
   end
-  return nil, errors.silent(lock, value), "connection"
+  return nil, errors.silent(lock, type(value) == "string" and value or "the reply is not Redis'"), "connection"
 end
 
 -- Sends calls, a list linked by their field `next`, in one write.
