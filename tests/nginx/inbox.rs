@@ -78,6 +78,8 @@ fn a_first_subscription_that_is_refused_for_a_moment_is_made_again() {
     let redis = Server::start(&[]).unwrap();
     let proxy = Proxy::start(&redis);
     let nginx = behind(&proxy, "claim = 60");
+    // By a connection that is there already.
+    assert_eq!(nginx.call("hold", &[("name", "other")])["released"], true);
     let holder = acquire(&redis);
     let mut left = 2;
     proxy.rule(move |command| {
