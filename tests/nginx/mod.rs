@@ -19,6 +19,7 @@ mod queue;
 mod readme;
 mod renewal;
 mod requests;
+mod timers;
 mod trouble;
 mod units;
 mod waiting;

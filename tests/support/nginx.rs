@@ -21,6 +21,8 @@ const STARTUP: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Worker processes.
     pub workers: u32,
+    /// `worker_connections`.
+    pub connections: u32,
     /// Lua fields of the options of `redlatch.new` that all requests share, as `port = 7000`.
     pub options: String,
     /// More `location` blocks.
@@ -43,6 +45,7 @@ impl Config {
     pub fn new(options: &str) -> Self {
         Self {
             workers: 2,
+            connections: 1024,
             options: options.to_owned(),
             locations: String::new(),
             http: String::new(),
@@ -53,6 +56,11 @@ impl Config {
 
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
+        self
+    }
+
+    pub fn connections(mut self, connections: u32) -> Self {
+        self.connections = connections;
         self
     }
 
@@ -87,6 +95,7 @@ impl Config {
         template
             .replace("@MODULES@", MODULES)
             .replace("@WORKERS@", &self.workers.to_string())
+            .replace("@CONNECTIONS@", &self.connections.to_string())
             .replace("@LISTEN@", &format!("unix:{dir}/http.sock"))
             .replace("@DIR@", dir)
             .replace("@LIB@", self.lib.to_str().unwrap())

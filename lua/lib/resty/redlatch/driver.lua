@@ -7,16 +7,16 @@ local clock = require "resty.redlatch.clock"
 local errands = require "resty.redlatch.errand"
 local errors = require "resty.redlatch.errors"
 local healing = require "resty.redlatch.healing"
-local loop = require "resty.redlatch.loop"
 local owner_tokens = require "resty.redlatch.owner"
 local semaphores = require "ngx.semaphore"
+local timers = require "resty.redlatch.timers"
 
-local max = math.max
+local max, min = math.max, math.min
 
 local _M = {}
 
 local drivers = {}
-local mt = { __index = { start = loop.start, wake = loop.wake, publish = function() end } }
+local mt = { __index = { start = timers.start, wake = timers.wake, publish = function() end } }
 local weak_values = { __mode = "v" }
 
 -- The driver of this worker for the server and the user of `lock`.
@@ -29,7 +29,7 @@ local function of(lock)
   if not driver then
     driver = setmetatable({
       lock = lock, timeout = lock.timeout, shm = lock.shm, server = { address = lock.address },
-      work = semaphores.new(), awake = false, running = false, failures = 0, left = 0, denied = nil,
+      work = semaphores.new(), awake = false, running = false, begun = false, failures = 0, left = 0, denied = nil,
       first = nil, last = nil, number = 0, loads = {}, spare = {}, spares = 0,
       wire = nil, events = 0, channels = {}, waiters = setmetatable({}, weak_values),
       agenda = agendas.new(), errands = {}, published_at = 0, published_writes = 0, collect_at = 0,
@@ -57,18 +57,41 @@ function _M.server_name(driver)
   return driver.lock.address .. "/" .. driver.lock.database
 end
 
+-- Waits for the answer to a call that is queued, and looks after a driver that nginx does not start.
+local function wait_for(driver, call, deadline)
+  local ok
+  repeat
+    local left = max(deadline - clock(), 0.001)
+    local patience = timers.patience(driver)
+    ok = call.sem:wait(patience and min(patience, left) or left)
+    if patience and not call.over then
+      timers.nudge(driver)
+    end
+  until call.over or clock() >= deadline
+  return ok
+end
+
+-- Why there is no answer to a call.
+-- @return error and kind (see call.outcome)
+local function silence(driver, call)
+  if call.written_at and not call.harmless then
+    return errors.no_reply(driver.lock, "timeout", true), "unknown"
+  elseif not driver.begun then
+    return timers.NOT_BEGUN, "connection"
+  elseif not call.written_at and driver.trouble then
+    return driver.trouble, driver.kind_of_trouble
+  end
+  return errors.no_reply(driver.lock, "timeout", false), "connection"
+end
+
 -- Waits for the answer to a call that is queued.
 -- @return reply, error, kind (see call.outcome), the moment before it was asked for, and its event's number
 local function wait(driver, call, deadline)
-  local ok = call.sem:wait(max(deadline - clock(), 0.001))
+  local ok = wait_for(driver, call, deadline)
   if not call.over then
     -- Its semaphore may be posted later: it is not used again.
     call.abandoned = true
-    if not call.written_at and driver.trouble then
-      return nil, driver.trouble, driver.kind_of_trouble
-    end
-    local may_have_run = call.written_at and not call.harmless
-    return nil, errors.no_reply(driver.lock, "timeout", may_have_run), may_have_run and "unknown" or "connection"
+    return nil, silence(driver, call)
   end
   if not ok then
     call.sem:wait(0)

@@ -3,12 +3,11 @@
 local calls = require "resty.redlatch.calls"
 local clock = require "resty.redlatch.clock"
 local errors = require "resty.redlatch.errors"
-local hand_off = require "resty.redlatch.hand_off"
 local random = require "resty.redlatch.random"
-local refusals = require "resty.redlatch.refusals"
+local reader = require "resty.redlatch.reader"
 local wires = require "resty.redlatch.wire"
 
-local exiting, timer_at = ngx.worker.exiting, ngx.timer.at
+local exiting = ngx.worker.exiting
 local max, min = math.max, math.min
 
 -- Commands in one write: their replies keep what comes after them waiting.
@@ -20,121 +19,10 @@ local EXIT_PAUSE = 0.05
 local COLLECT_PAUSE = 1
 -- How often the counts go to the shared dictionary.
 local PUBLISH_PAUSE = 1
+local CONNECTIONS_OF_A_TIMER = 16
 local DAY = 86400
 
 local _M = {}
-
--- Those that have run in this worker.
-local drivers = {}
-local run, sentinel, watched
-
--- Makes a sleeping driver look for work.
-function _M.wake(driver)
-  if not driver.awake then
-    driver.awake = true
-    driver.work:post()
-  end
-end
-
-local function wake_all()
-  for driver in pairs(drivers) do
-    driver:wake()
-  end
-end
-
--- When the worker begins to exit, pending timers fire: idle drivers end then, and do not hold it up. They are woken by
--- another timer, because nginx goes to sleep first, and would notice a semaphore at its next event only.
-function sentinel(premature)
-  if premature and exiting() then
-    if not timer_at(0, wake_all) then
-      wake_all()
-    end
-  else
-    timer_at(premature and 1 or DAY, sentinel)
-  end
-end
-
--- Starts a driver that does not run.
--- @return true; or nil and why nginx has no timer for it
-function _M.start(driver)
-  local ok, err = timer_at(0, run, driver)
-  if not ok then
-    return nil, "connection: nginx starts no timer for the driver (" .. err .. "): raise lua_max_pending_timers"
-  end
-  driver.running, drivers[driver] = true, true
-  if not watched and not exiting() then
-    watched = timer_at(DAY, sentinel)
-  end
-  return true
-end
-
-local function hear(driver, payload)
-  driver.counts.messages = driver.counts.messages + 1
-  local waiter, told = hand_off.read(payload, driver.waiters, driver.events)
-  if waiter then
-    if told == true then
-      waiter.called = true
-    else
-      waiter.message = told
-    end
-    waiter.sem:post()
-  end
-end
-
--- That this user has no inbox is said once.
-local function note_denial(driver, denial)
-  if denial and not driver.denied then
-    ngx.log(ngx.WARN, "redlatch: no inbox, waiters ask again and again: ", errors.explain(denial))
-  end
-  driver.denied = denial
-end
-
--- What an error says about the connection, beside what it says to its call.
-local function judge(driver, wire, call, problem)
-  if call.channel then
-    if refusals.is_denied(problem) then
-      wire.hears[call.channel] = false
-      note_denial(driver, problem)
-    else
-      wire.broken = "SUBSCRIBE was refused: " .. problem
-    end
-  elseif refusals.is_wrong_server(problem) then
-    -- Nothing more is sent here. What another server may take has been refused, and goes to it; but to one only.
-    wire.leaving = problem
-    call.moves = wire.served and not call.moved
-  end
-end
-
-local function read(driver, wire)
-  local ok, err = pcall(wires.read, wire, function(call, reply, problem)
-    driver.events = driver.events + 1
-    if problem then
-      judge(driver, wire, call, problem)
-    elseif call.script then
-      wire.served = true
-    end
-    calls.settle(driver, call, reply, problem)
-    if wire.leaving then
-      driver:wake()
-    end
-  end, function(push)
-    driver.events = driver.events + 1
-    if push[1] == "message" then
-      hear(driver, push[3])
-    elseif push[1] == "subscribe" then
-      wire.hears[push[2]] = true
-      local call = wires.take(wire)
-      if call then
-        calls.settle(driver, call, true)
-      end
-    end
-  end)
-  if not ok then
-    ngx.log(ngx.ERR, "redlatch: the reader ended: ", err)
-  end
-  wire.broken = wire.broken or "the reader ended"
-  driver:wake()
-end
 
 -- After a new connection a message may have been lost with the old one: every waiter asks once, not all at once.
 local function tell_waiters(driver)
@@ -245,7 +133,20 @@ local function fall_silent(driver, call, err)
     call.harmless and "connection" or "unknown")
 end
 
--- One connection from its beginning to its end. Each has a timer of its own, whose memory goes with it.
+-- What a connection that is over leaves behind.
+local function bury(driver, wire)
+  driver.wire = nil
+  -- A server that serves nobody is not asked without a pause.
+  driver.left = wire.leaving and not wire.served and driver.left + 1 or 0
+  wire.sock:close()
+  local call = wires.take(wire)
+  while call do
+    fall_silent(driver, call, tostring(wire.broken))
+    call = wires.take(wire)
+  end
+end
+
+-- One connection from its beginning to its end.
 local function live(driver)
   local failures = max(driver.failures, driver.left)
   if failures > 0 then
@@ -260,41 +161,48 @@ local function live(driver)
   end
   driver.failures, driver.trouble, driver.wire, driver.idle_since = 0, nil, wire, nil
   driver.counts.connections = driver.counts.connections + 1
-  note_denial(driver, wire.denial)
+  reader.note_denial(driver, wire.denial)
   calls.make_again(driver)
   if driver.counts.connections > 1 then
     tell_waiters(driver)
   end
-  local reader = ngx.thread.spawn(read, driver, wire)
-  local ok, problem = pcall(serve, driver, wire)
+  local spawned, thread = pcall(ngx.thread.spawn, reader.read, driver, wire)
+  local ok, problem = spawned, thread
+  if spawned then
+    ok, problem = pcall(serve, driver, wire)
+    ngx.thread.kill(thread)
+  end
   if not ok then
+    wire.broken = wire.broken or problem
     ngx.log(ngx.ERR, "redlatch: the driver ended: ", problem)
   end
-  driver.wire = nil
-  -- A server that serves nobody is not asked without a pause.
-  driver.left = wire.leaving and not wire.served and driver.left + 1 or 0
-  ngx.thread.kill(reader)
-  wire.sock:close()
-  local call = wires.take(wire)
-  while call do
-    fall_silent(driver, call, tostring(wire.broken))
-    call = wires.take(wire)
-  end
+  bury(driver, wire)
 end
 
-function run(_, driver)
-  driver.awake = true
-  local ok, err = pcall(live, driver)
-  if not ok then
-    driver.wire = nil
-    driver.failures = driver.failures + 1
-    ngx.log(ngx.ERR, "redlatch: the driver ended: ", err)
-    refuse(driver, "connection: the driver ended (" .. tostring(err) .. ")", "connection")
+-- Whether anybody needs a connection.
+local function has_work(driver)
+  return driver.first or driver.agenda.used > 0 or next(driver.errands) or next(driver.waiters)
+end
+
+_M.has_work = has_work
+
+-- One connection after the other, as long as somebody needs one.
+-- @return whether somebody still does: the memory of a timer goes with it, so another one takes over now and then
+function _M.run(driver)
+  for _ = 1, CONNECTIONS_OF_A_TIMER do
+    driver.awake = true
+    local ok, err = pcall(live, driver)
+    if not ok then
+      driver.wire = nil
+      driver.failures = driver.failures + 1
+      ngx.log(ngx.ERR, "redlatch: the driver ended: ", err)
+      refuse(driver, "connection: the driver ended (" .. tostring(err) .. ")", "connection")
+    end
+    if not has_work(driver) then
+      return false
+    end
   end
-  driver.running, driver.awake = false, false
-  if driver.first or driver.agenda.used > 0 or next(driver.errands) or next(driver.waiters) then
-    driver:start()
-  end
+  return true
 end
 
 return _M

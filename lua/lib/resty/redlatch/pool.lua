@@ -6,6 +6,7 @@ local errors = require "resty.redlatch.errors"
 local healing = require "resty.redlatch.healing"
 local refusals = require "resty.redlatch.refusals"
 local server_clock = require "resty.redlatch.server_clock"
+local timers = require "resty.redlatch.timers"
 
 local installed, client = pcall(require, "resty.redis")
 if not installed then
@@ -247,11 +248,7 @@ end
 -- Releases without waiting, in any phase that has timers.
 -- @return true; or nil and why nginx has no timer for it
 function _M.post_release(lock, key, owner)
-  local ok, err = ngx.timer.at(0, release_later, lock, key, owner)
-  if not ok then
-    return nil, "connection: nginx starts no timer (" .. err .. ")"
-  end
-  return true
+  return timers.at(0, release_later, lock, key, owner)
 end
 
 return _M

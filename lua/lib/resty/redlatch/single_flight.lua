@@ -7,6 +7,7 @@ local held = require "resty.redlatch.held"
 local options = require "resty.redlatch.options"
 local random = require "resty.redlatch.random"
 local semaphores = require "ngx.semaphore"
+local timers = require "resty.redlatch.timers"
 
 local max, min, sleep = math.max, math.min, ngx.sleep
 
@@ -176,7 +177,10 @@ function _M.run(job)
     -- Whoever raises the flag fills in the background; everybody is served at once.
     if not flights[job.value_name] and not job.shm:get(job.flag_name) then
       flights[job.value_name] = nil
-      ngx.timer.at(0, refill, job)
+      local ok, err = timers.at(0, refill, job)
+      if not ok then
+        ngx.log(ngx.WARN, "redlatch: a stale value is not filled again: ", err)
+      end
     end
     return value, "stale"
   end
