@@ -17,6 +17,7 @@ mod package;
 mod phases;
 mod queue;
 mod readme;
+mod redirects;
 mod renewal;
 mod requests;
 mod timers;

@@ -19,7 +19,6 @@ local EXIT_PAUSE = 0.05
 local COLLECT_PAUSE = 1
 -- How often the counts go to the shared dictionary.
 local PUBLISH_PAUSE = 1
-local CONNECTIONS_OF_A_TIMER = 16
 local DAY = 86400
 
 local _M = {}
@@ -180,29 +179,22 @@ local function live(driver)
 end
 
 -- Whether anybody needs a connection.
-local function has_work(driver)
+function _M.has_work(driver)
   return driver.first or driver.agenda.used > 0 or next(driver.errands) or next(driver.waiters)
 end
 
-_M.has_work = has_work
-
--- One connection after the other, as long as somebody needs one.
--- @return whether somebody still does: the memory of a timer goes with it, so another one takes over now and then
+-- One connection. Each has a timer of its own, whose memory goes with it.
+-- @return whether somebody needs another one
 function _M.run(driver)
-  for _ = 1, CONNECTIONS_OF_A_TIMER do
-    driver.awake = true
-    local ok, err = pcall(live, driver)
-    if not ok then
-      driver.wire = nil
-      driver.failures = driver.failures + 1
-      ngx.log(ngx.ERR, "redlatch: the driver ended: ", err)
-      refuse(driver, "connection: the driver ended (" .. tostring(err) .. ")", "connection")
-    end
-    if not has_work(driver) then
-      return false
-    end
+  driver.awake = true
+  local ok, err = pcall(live, driver)
+  if not ok then
+    driver.wire = nil
+    driver.failures = driver.failures + 1
+    ngx.log(ngx.ERR, "redlatch: the driver ended: ", err)
+    refuse(driver, "connection: the driver ended (" .. tostring(err) .. ")", "connection")
   end
-  return true
+  return _M.has_work(driver)
 end
 
 return _M
