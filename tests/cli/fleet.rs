@@ -10,18 +10,18 @@ use redlatch::bundle::embedded;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Cli, Running, answer, assert_fails, blurred, until};
+use super::{Answer, Cli, answer, assert_fails, blurred};
 use crate::support::{
     Fault, Proxy, Raw, Server,
     topology::{Cluster, Member, Replicated, WATCHED, Watched},
 };
 
-fn count() -> usize {
+pub fn count() -> usize {
     embedded().unwrap().scripts().len()
 }
 
 /// How many of the scripts `member` has.
-fn present(member: &Member) -> usize {
+pub fn present(member: &Member) -> usize {
     let mut words = vec!["SCRIPT", "EXISTS"];
     words.extend(embedded().unwrap().scripts().iter().map(|script| {
         let digest: &'static redlatch::bundle::Digest = Box::leak(Box::new(script.digest()));
@@ -234,128 +234,6 @@ fn ls_finds_the_locks_of_every_node_of_a_cluster() {
     let text = on(&cluster.url(), &["ls"]).must();
     let names: Vec<_> = text.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
-}
-
-/// `load --watch` with its metrics.
-struct Watch {
-    running: Running,
-    metrics: String,
-}
-
-impl Watch {
-    fn start(url: &str) -> Self {
-        let words = ["load", "--watch=200ms", "--timeout", "400ms", "--metrics-addr", "127.0.0.1:0"];
-        let running = on(url, &words).start();
-        running.says("/health\n");
-        let told = running.stderr();
-        let address = told.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
-        Self { metrics: address.to_owned(), running }
-    }
-
-    fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.metrics).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics");
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}"));
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    }
-}
-
-#[test]
-fn watch_repairs_after_a_flush_a_restart_and_on_a_new_replica_and_tells() {
-    let mut servers = Replicated::start(1, &[]);
-    let url = servers.primary.url();
-    let watch = Watch::start(&url);
-    until("both servers have all scripts", || [&servers.primary, &servers.replicas[0]].map(present) == [count(); 2]);
-    until("health says so", || watch.get("/health") == (200, "ok\n".to_owned()));
-    servers.replicas[0].raw().must::<()>(&["SCRIPT", "FLUSH"]);
-    until("the replica is repaired", || present(&servers.replicas[0]) == count());
-    servers.primary.kill();
-    until("health says who does not answer", || {
-        let (code, text) = watch.get("/health");
-        code == 503 && text.contains(&servers.primary.address())
-    });
-    servers.primary.start_again();
-    until("the primary is repaired", || present(&servers.primary) == count());
-    let port = servers.primary.port.to_string();
-    servers.replicas.push(Member::start(&["--replicaof", "127.0.0.1", &port]));
-    until("the new replica is found", || present(&servers.replicas[1]) == count());
-    until("health is good again", || watch.get("/health").0 == 200);
-    assert!(watch.metric("redlatch_watch_loaded_total") >= 5.0 * count() as f64);
-    assert!(watch.metric("redlatch_watch_longest_gap_seconds") > 0.0);
-    assert!(watch.metric("redlatch_watch_rounds_total") > 3.0);
-    let up = format!("redlatch_watch_node_up{{node=\"{}\",role=\"replica\"}}", servers.replicas[1].address());
-    assert_eq!(watch.metric(&up), 1.0);
-    assert_eq!(watch.get("/nothing").0, 404);
-    watch.running.signal("TERM");
-    let told = watch.running.answer();
-    assert_eq!(told.status, 0, "{told:?}");
-    let flushed = format!("{} (replica): loaded {}, missing for at most", servers.replicas[0].address(), count());
-    assert!(told.stdout.contains(&flushed), "{told:?}");
-    assert!(
-        told.stdout.contains(&format!("{} (primary): loaded {}\n", servers.primary.address(), count())),
-        "{told:?}"
-    );
-}
-
-#[test]
-fn watch_follows_a_switch_of_the_primary_and_callers_find_every_script() {
-    let mut watched = Watched::start(&[]);
-    let watch = Watch::start(&watched.url());
-    until("all have all scripts", || watched.servers.iter().all(|server| present(server) == count()));
-    let first = watched.primary();
-    watched.servers[first].kill();
-    let second = watched.switched_from(first);
-    // The dead one comes back as a replica, without scripts.
-    watched.servers[first].start_again();
-    until("it follows the new primary", || !watched.servers[first].is_primary());
-    until("it has all scripts", || present(&watched.servers[first]) == count());
-    assert_eq!(on(&watched.url(), &["run", "n", "--", "true"]).answer().status, 0);
-    assert_eq!(watched.servers[second].raw().errors("NOSCRIPT"), 0);
-    watch.running.signal("INT");
-    assert_eq!(watch.running.answer().status, 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_without_the_right_to_load_work_through_flush_and_restart_as_long_as_somebody_watches() {
-    let mut server = Member::start(&[]);
-    let rules = Cli::at(&server.url(), &["acl", "print", "strict"]).must();
-    let give = |server: &Member| {
-        let words = ["ACL", "SETUSER", "app", "on", ">pw"].into_iter().chain(rules.split_whitespace());
-        server.raw().must::<()>(&words.collect::<Vec<_>>());
-    };
-    give(&server);
-    let watch = Watch::start(&server.url());
-    until("the scripts are there", || present(&server) == count());
-    let url = format!("redis://app:pw@{}", server.address());
-    let client = redlatch::Client::builder().strict(true).connect(&url).await.unwrap();
-    let works = async |client: &redlatch::Client| {
-        let started = std::time::Instant::now();
-        loop {
-            match client.mutex("n").unwrap().acquire().await {
-                Ok(lease) => return drop(lease),
-                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    works(&client).await;
-    server.raw().must::<()>(&["SCRIPT", "FLUSH"]);
-    works(&client).await;
-    server.kill();
-    server.start_again();
-    give(&server);
-    works(&client).await;
-    assert_eq!(server.raw().count("eval") + server.raw().errors("NOPERM"), 0);
-    watch.running.signal("TERM");
-    assert_eq!(watch.running.answer().status, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

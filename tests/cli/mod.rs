@@ -8,6 +8,7 @@ mod json;
 mod lease;
 mod run;
 mod trouble;
+mod watch;
 
 use std::{
     fmt,

@@ -1,15 +1,20 @@
-//! What `load --watch` tells of itself: metrics for Prometheus, and whether all is well.
+//! What `load --watch` tells of itself: metrics for Prometheus, whether it is alive, and whether callers can rely on it.
 
 use std::{
     fmt::Write,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tiny_http::{Header, Method, Request, Response, Server};
+use hyper::StatusCode;
+use tokio::net::TcpListener;
 
-use crate::outcome::{Cause, Failure};
+use crate::{
+    http::{self, Page},
+    outcome::{Cause, Failure},
+};
 
 /// A server after a round.
 pub struct Node {
@@ -29,13 +34,16 @@ pub struct Node {
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State>>,
-    /// A round that is older means that nobody looks any more.
-    stale: Duration,
+    /// A loop that has not turned for so long is stuck.
+    stuck: Duration,
 }
 
 #[derive(Default)]
 struct State {
     rounds: u64,
+    /// When the loop last turned.
+    turned: Option<Instant>,
+    /// When a round last ended.
     last: Option<Instant>,
     loaded: u64,
     nodes: Vec<Node>,
@@ -45,9 +53,15 @@ struct State {
 }
 
 impl Health {
-    /// A round that ended longer than `stale` ago is no news.
-    pub fn new(stale: Duration) -> Self {
-        Self { state: Arc::default(), stale }
+    /// A loop that does not turn for longer than `stuck` will not turn again.
+    pub fn new(stuck: Duration) -> Self {
+        let state = State { turned: Some(Instant::now()), ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), stuck }
+    }
+
+    /// The loop turns: a round begins.
+    pub fn turn(&self) {
+        self.state().turned = Some(Instant::now());
     }
 
     /// What a round found.
@@ -63,60 +77,53 @@ impl Health {
     }
 
     /// A round that could not ask for the servers.
-    pub fn unreachable(&self, address: &str, why: &str) {
+    pub fn unreachable(&self, why: &str) {
         let mut state = self.state();
         state.rounds += 1;
         state.last = Some(Instant::now());
         state.nodes.iter_mut().for_each(|node| node.up = false);
-        state.trouble = Some(format!("{address}: {why}"));
+        state.trouble = Some(why.to_owned());
     }
 
-    /// Answers on `address` from a thread of its own. Returns the address, whose port may have been chosen.
-    pub fn serve(&self, address: &str) -> Result<SocketAddr, Failure> {
-        let failed =
-            |why: String| Failure::new(Cause::Configuration, format!("--metrics-addr {address} cannot be used: {why}"));
-        let server = Server::http(address).map_err(|error| failed(error.to_string()))?;
-        let bound = server.server_addr().to_ip().ok_or_else(|| failed("it is not an address".to_owned()))?;
+    /// Answers on `address` from now on. Returns the address, whose port may have been chosen.
+    pub async fn serve(&self, address: &str) -> Result<SocketAddr, Failure> {
+        let failed = |error: io::Error| {
+            Failure::new(Cause::Configuration, format!("--metrics-addr {address} cannot be used: {error}"))
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
         let health = self.clone();
-        std::thread::Builder::new()
-            .name("redlatch-metrics".to_owned())
-            .spawn(move || {
-                for request in server.incoming_requests() {
-                    if let Err(error) = health.answer(request) {
-                        tracing::debug!(%error, "a request for metrics was not answered");
-                    }
-                }
-            })
-            .map_err(|error| failed(error.to_string()))?;
+        tokio::spawn(http::serve(listener, move |path| health.page(path)));
         Ok(bound)
     }
 
-    fn answer(&self, request: Request) -> std::io::Result<()> {
-        let known = matches!(request.method(), Method::Get | Method::Head);
-        let (code, text) = match request.url().split('?').next() {
-            Some("/metrics") if known => (200, self.metrics()),
-            Some("/health") if known => match self.trouble() {
-                None => (200, "ok\n".to_owned()),
-                Some(trouble) => (503, trouble + "\n"),
-            },
-            _ => (404, "there are /metrics and /health\n".to_owned()),
+    fn page(&self, path: &str) -> Page {
+        let answer = |trouble: Option<String>| match trouble {
+            None => (StatusCode::OK, "ok\n".to_owned()),
+            Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, trouble + "\n"),
         };
-        let response = Response::from_string(text).with_status_code(code);
-        request.respond(match Header::from_bytes("Content-Type", "text/plain; version=0.0.4; charset=utf-8") {
-            Ok(header) => response.with_header(header),
-            Err(()) => response,
-        })
+        match path {
+            "/metrics" => (StatusCode::OK, self.metrics()),
+            "/live" => answer(self.stuck()),
+            "/ready" => answer(self.stuck().or_else(|| self.trouble())),
+            _ => (StatusCode::NOT_FOUND, "there are /metrics, /live and /ready\n".to_owned()),
+        }
     }
 
-    /// Why callers cannot rely on their scripts.
+    /// That the loop does not turn any more, which only a new start can mend.
+    fn stuck(&self) -> Option<String> {
+        let since = self.state().turned?.elapsed();
+        (since > self.stuck).then(|| format!("nobody has looked for {} s", since.as_secs()))
+    }
+
+    /// Why callers cannot rely on their scripts, although somebody looks.
     fn trouble(&self) -> Option<String> {
         let state = self.state();
-        let Some(last) = state.last else { return Some("nobody has looked yet".to_owned()) };
-        if last.elapsed() > self.stale {
-            return Some(format!("nobody has looked for {} s", last.elapsed().as_secs()));
+        if state.last.is_none() {
+            return Some("nobody has looked yet".to_owned());
         }
         let silent: Vec<_> = state.nodes.iter().filter(|node| !node.up).map(|node| node.address.as_str()).collect();
-        let of_nodes = (!silent.is_empty()).then(|| format!("no answer from {}", silent.join(", ")));
+        let of_nodes = (!silent.is_empty()).then(|| format!("not known to have every script: {}", silent.join(", ")));
         state.trouble.clone().or(of_nodes)
     }
 

@@ -35,7 +35,7 @@ pub struct LoadOptions {
     #[arg(long, value_name = "INTERVAL", value_parser = duration::parse, num_args = 0..=1, require_equals = true,
         default_missing_value = "10s", conflicts_with = "dry_run")]
     pub watch: Option<Duration>,
-    /// With --watch: answer /metrics for Prometheus and /health on this address
+    /// With --watch: answer /metrics for Prometheus, /live and /ready on this address
     #[arg(long, value_name = "HOST:PORT", requires = "watch")]
     pub metrics_addr: Option<String>,
 }

@@ -16,6 +16,7 @@ mod fleet;
 mod force_release;
 mod granted;
 mod health;
+mod http;
 mod inspect;
 mod journal;
 mod load;
