@@ -1,5 +1,8 @@
 # make demo    the flash sale, with and without the lock
 # make test    everything that must hold before a commit lands
+# make quick   the inner loop: units, scripts, conformance, lint
+# make matrix  what depends on the server, on other servers than this system's: SERVERS="valkey:sid"
+# make soak    all seeds of the simulation and the long torture: before a change of scripts or protocol lands
 # make bench   server time, latency and throughput, beside the raw floor
 # make install    the nginx module; OpenResty: LUA_LIB_DIR=/usr/local/openresty/site/lualib
 
@@ -7,7 +10,11 @@ CARGO ?= cargo
 LUA_LIB_DIR ?= /usr/local/share/lua/5.1
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: demo test lint bench install deps-demo deps-test scripts
+.PHONY: demo test quick matrix soak lint bench install deps-demo deps-test scripts
+
+# Packages and suites of Debian.
+SERVERS ?= redis:trixie valkey:bookworm-backports valkey:trixie valkey:sid
+MATRIX = scripts:: conformance:: client:: topology:: cli::acl cli::doctor nginx::
 
 demo: deps-demo
 	$(CARGO) run --bin redlatch -- demo
@@ -16,6 +23,22 @@ test: deps-test lint
 	$(CARGO) test --lib --bins --test main -- --skip simulation::
 	$(CARGO) test --test main simulation::
 	$(CARGO) test --doc
+	$(MAKE) matrix SERVERS="redis:trixie valkey:trixie" MATRIX="scripts:: conformance:: client::"
+
+quick: deps-test lint
+	$(CARGO) test --lib --bins
+	$(CARGO) test --test main -- bundle:: scripts:: conformance:: docs::
+
+matrix: deps-test
+	@set -e; for server in $(SERVERS); do \
+	  name=$${server%:*}; suite=$${server#*:}; folder=$(CURDIR)/target/servers/$$name-$$suite; \
+	  tests/support/other-server $$name $$suite $$folder; \
+	  PATH=$$folder/bin:$$PATH $(CARGO) test --test main -- $(MATRIX); \
+	done
+
+soak: deps-test
+	REDLATCH_SIMULATION_SEEDS=20000 REDLATCH_TORTURE_ACQUISITIONS=1000000 REDLATCH_STATES=10000000 \
+	  $(CARGO) test --test main -- simulation:: torture:: exhaustive::
 
 lint: deps-test
 	cd lua/scripts && sha1sum -c --quiet SHA1SUMS
