@@ -1,7 +1,9 @@
 //! `resty.redlatch` in a real nginx against a real Redis.
 
+mod address;
 mod connection;
 mod contract;
+mod counts;
 mod deadline;
 mod driver;
 mod examples;
@@ -20,6 +22,7 @@ mod readme;
 mod redirects;
 mod renewal;
 mod requests;
+mod routes;
 mod timers;
 mod trouble;
 mod units;

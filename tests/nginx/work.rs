@@ -197,28 +197,6 @@ fn the_methods_of_lua_resty_lock_answer_as_there() {
 }
 
 #[test]
-fn counts_of_all_workers_reach_prometheus_and_name_no_secret() {
-    let redis = Server::start(&[]).unwrap();
-    ask::<String>(&redis, &["ACL", "SETUSER", "lena", "on", ">canary", "~*", "&*", "+@all"]);
-    let nginx = Config::redis(&redis).options(r#"shm = "redlatch", username = "lena", password = "canary""#).start();
-    let mut answer = nginx.call("hold", &[("name", "n")]);
-    until("both workers have counted", || {
-        answer = nginx.call("hold", &[("name", "n")]);
-        let prometheus = nginx.call("stats", &[])["prometheus"].clone();
-        let lines =
-            prometheus.as_str().unwrap().lines().filter(|line| line.starts_with("redlatch_nginx_granted_total"));
-        lines.count() == 2
-    });
-    let stats = nginx.call("stats", &[]);
-    let prometheus = text(&stats, "prometheus");
-    assert!(prometheus.contains("# TYPE redlatch_nginx_granted_total counter\n"), "{prometheus}");
-    assert!(prometheus.contains("\",worker=\"1\"} "), "{prometheus}");
-    let said = format!("{stats}{}", nginx.error_log());
-    assert!(!said.contains("canary"), "{said}");
-    assert!(!said.contains(text(&answer, "owner")), "{said}");
-}
-
-#[test]
 fn single_flight_without_a_dictionary_says_what_is_missing() {
     let (_redis, nginx) = redis_and_nginx();
     let answer = nginx.call("try_acquire", &[("name", "n"), ("o.shm", "nowhere")]);

@@ -1,6 +1,7 @@
 -- Distributed locks on Redis for nginx: see README.md beside this folder for the methods by example.
 local bundle = require "resty.redlatch.bundle"
 local acquire = require "resty.redlatch.acquire"
+local dial = require "resty.redlatch.dial"
 local driver = require "resty.redlatch.driver"
 local held = require "resty.redlatch.held"
 local hex = require "resty.redlatch.hex"
@@ -53,7 +54,12 @@ function _M.new(opts)
   if self.socket then
     self.socket = "unix:" .. self.socket:gsub("^unix:", "")
   end
-  self.address = self.socket or format("%s:%d", self.host, self.port)
+  self.target, self.is_named = dial.target(self.host)
+  self.is_named = self.is_named and not self.socket
+  self.address = self.socket or format("%s:%d", self.target, self.port)
+  if self.shm then
+    stats.look_into(self.shm)
+  end
   -- A pooled connection has introduced itself: it must never serve somebody with another user, password or database.
   self.pool = format("redlatch %s/%d %s", self.address, self.database,
     hex(ngx.sha1_bin((self.username or "") .. "\0" .. (self.password or ""))))

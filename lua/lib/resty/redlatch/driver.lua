@@ -4,20 +4,34 @@
 local agendas = require "resty.redlatch.agenda"
 local calls = require "resty.redlatch.calls"
 local clock = require "resty.redlatch.clock"
+local dial = require "resty.redlatch.dial"
 local errands = require "resty.redlatch.errand"
 local errors = require "resty.redlatch.errors"
 local healing = require "resty.redlatch.healing"
 local owner_tokens = require "resty.redlatch.owner"
+local same_process = require "resty.redlatch.same_process"
 local semaphores = require "ngx.semaphore"
 local timers = require "resty.redlatch.timers"
 
-local max, min = math.max, math.min
+local find, get_phase, max, min = string.find, ngx.get_phase, math.max, math.min
 
 local _M = {}
 
-local drivers = {}
+-- By server, user and database. Weak, as settings may come and go with the routes of a gateway: a driver lives as long
+-- as it runs or an instance has it.
+local drivers = setmetatable({}, { __mode = "v" })
+-- Counts outlive their drivers, by the server's name; and the dictionaries where they go.
+local counts_of, shared = {}, {}
 local mt = { __index = { start = timers.start, wake = timers.wake, publish = function() end } }
 local weak_values = { __mode = "v" }
+
+local function counts(server)
+  counts_of[server] = counts_of[server] or {
+    commands = 0, writes = 0, connections = 0, failed_connections = 0, messages = 0, scripts_loaded = 0,
+    granted = 0, handed_off = 0, held = 0, released = 0, renewed = 0, lost = 0, posted = 0,
+  }
+  return counts_of[server]
+end
 
 -- The driver of this worker for the server and the user of `lock`.
 local function of(lock)
@@ -33,15 +47,14 @@ local function of(lock)
       first = nil, last = nil, number = 0, loads = {}, spare = {}, spares = 0,
       wire = nil, events = 0, channels = {}, waiters = setmetatable({}, weak_values),
       agenda = agendas.new(), errands = {}, published_at = 0, published_writes = 0, collect_at = 0,
-      counts = {
-        commands = 0, writes = 0, connections = 0, failed_connections = 0, messages = 0, scripts_loaded = 0,
-        granted = 0, handed_off = 0, held = 0, released = 0, renewed = 0, lost = 0, posted = 0,
-      },
     }, mt)
+    driver.counts = counts(_M.server_name(driver))
     driver.server.counts = driver.counts
     drivers[lock.pool] = driver
+    same_process.note()
   end
   driver.timeout, driver.shm = max(driver.timeout, lock.timeout), driver.shm or lock.shm
+  shared[_M.server_name(driver)] = driver.shm
   lock.server, lock.driver = driver.server, driver
   return driver
 end
@@ -52,14 +65,34 @@ function _M.all()
   return drivers
 end
 
+-- The counts of the servers whose instances have no dictionary, by the servers' names.
+function _M.counts_in_private()
+  local private = {}
+  for server, counted in pairs(counts_of) do
+    private[server] = not shared[server] and counted or nil
+  end
+  return private
+end
+
 -- The server of a driver, for people: without its credentials.
 function _M.server_name(driver)
   return driver.lock.address .. "/" .. driver.lock.database
 end
 
+-- OpenResty's nginx runs what is posted by a timer or after a sleep of no delay at the next event of the worker only,
+-- which may be a second away. The end of a short wait is an event.
+local SHORT_WAIT = 0.001
+local posts_late = find(ngx.config.nginx_configure(), "ngx_lua%-%d") ~= nil
+
 -- Waits for the answer to a call that is queued, and looks after a driver that nginx does not start.
 local function wait_for(driver, call, deadline)
   local ok
+  if posts_late or get_phase() == "timer" then
+    ok = call.sem:wait(SHORT_WAIT)
+    if call.over then
+      return ok
+    end
+  end
   repeat
     local left = max(deadline - clock(), 0.001)
     local patience = timers.patience(driver)
@@ -80,6 +113,8 @@ local function silence(driver, call)
     return timers.NOT_BEGUN, "connection"
   elseif not call.written_at and driver.trouble then
     return driver.trouble, driver.kind_of_trouble
+  elseif not call.written_at and not driver.wire then
+    return dial.unreachable(driver.lock, "timeout"), "connection"
   end
   return errors.no_reply(driver.lock, "timeout", false), "connection"
 end
@@ -166,7 +201,7 @@ function _M.inbox(lock, deadline)
   local driver = of(lock)
   local channel = lock.namespace .. ":inbox:" .. owner_tokens.client_id()
   -- From now on each new connection subscribes it.
-  driver.channels[channel] = true
+  driver.channels[channel] = clock()
   local wire = know_the_time(driver, deadline) and driver.wire
   if wire and wire.pushes and wire.hears[channel] == nil then
     local call = calls.new(driver)
@@ -179,7 +214,9 @@ end
 
 -- Whether the connection that is there has subscribed the channel: a later one may not have.
 function _M.hears(lock, channel)
-  local wire = of(lock).wire
+  local driver = of(lock)
+  local wire = driver.wire
+  driver.channels[channel] = clock()
   return wire ~= nil and wire.hears[channel] == true
 end
 

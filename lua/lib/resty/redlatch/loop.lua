@@ -20,6 +20,8 @@ local COLLECT_PAUSE = 1
 -- How often the counts go to the shared dictionary.
 local PUBLISH_PAUSE = 1
 local DAY = 86400
+-- A waiter asks more often than that.
+local KEEP_CHANNEL = 600
 
 local _M = {}
 
@@ -145,6 +147,16 @@ local function bury(driver, wire)
   end
 end
 
+-- Channels that nobody has asked by for long are not subscribed again: namespaces may come and go.
+local function forget_channels(driver)
+  local now = clock()
+  for channel, used_at in pairs(driver.channels) do
+    if now - used_at > KEEP_CHANNEL then
+      driver.channels[channel] = nil
+    end
+  end
+end
+
 -- One connection from its beginning to its end.
 local function live(driver)
   local failures = max(driver.failures, driver.left)
@@ -152,6 +164,7 @@ local function live(driver)
     local backoff = min(SHORTEST_BACKOFF * 2 ^ failures, LONGEST_BACKOFF)
     ngx.sleep(backoff * (0.5 + random.fraction() / 2))
   end
+  forget_channels(driver)
   local wire, err, kind = wires.connect(driver.lock, driver.channels)
   if not wire then
     driver.failures, driver.trouble, driver.kind_of_trouble = driver.failures + 1, err, kind
@@ -194,6 +207,7 @@ function _M.run(driver)
     ngx.log(ngx.ERR, "redlatch: the driver ended: ", err)
     refuse(driver, "connection: the driver ended (" .. tostring(err) .. ")", "connection")
   end
+  driver:publish()
   return _M.has_work(driver)
 end
 

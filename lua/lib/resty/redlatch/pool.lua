@@ -1,6 +1,7 @@
 -- A connection for each call: from nginx' own pool, or the one that the user has opened. Nothing runs between calls, so
 -- waiters ask again and again, and leases are not renewed.
 local clock = require "resty.redlatch.clock"
+local dial = require "resty.redlatch.dial"
 local echo = require "resty.redlatch.echo"
 local errors = require "resty.redlatch.errors"
 local healing = require "resty.redlatch.healing"
@@ -82,12 +83,12 @@ local function introduce(lock, red, deadline)
   return true
 end
 
-local function connect(lock, red)
+local function connect(lock, red, deadline)
   local pool = { pool = lock.pool, pool_size = lock.pool_size }
   if lock.socket then
     return red:connect(lock.socket, pool)
   end
-  return red:connect(lock.host, lock.port, pool)
+  return dial.connect(lock, deadline, red.connect, red, lock.target, lock.port, pool)
 end
 
 -- @param deadline when to give up, on the boot-time clock
@@ -101,9 +102,9 @@ local function borrow(lock, deadline, fresh)
       return nil, "connection: " .. err, "connection"
     end
     red:set_timeout(milliseconds_until(deadline))
-    ok, err = connect(lock, red)
+    ok, err = connect(lock, red, deadline)
     if not ok then
-      return nil, errors.unreachable(lock, err), "connection"
+      return nil, dial.unreachable(lock, err), "connection"
     end
     local used = red:get_reused_times() > 0
     if used and fresh then

@@ -1,7 +1,7 @@
 -- What the drivers count, for people and for Prometheus.
 local driver = require "resty.redlatch.driver"
 
-local concat, sort = table.concat, table.sort
+local concat, find, format, gmatch, sort = table.concat, string.find, string.format, string.gmatch, table.sort
 
 local _M = {}
 
@@ -57,37 +57,89 @@ function _M.read()
   return all
 end
 
--- Where each worker leaves its counts for the others, at most once a second.
-driver.on_publish(function(one)
-  local shm = ngx.shared[one.shm or ""]
-  if shm then
-    local prefix = "s:" .. ngx.worker.id() .. ":" .. driver.server_name(one)
-    for _, name in ipairs(order) do
-      shm:set(prefix .. ":" .. name, one.counts[name])
+-- What of the counts of this worker is in which dictionary already, by dictionary and server.
+local published = {}
+
+-- The servers whose counts are in a dictionary, each followed by a line's end.
+local SERVERS = "s:servers"
+
+local function list(shm, server)
+  local servers = shm:get(SERVERS) or ""
+  if not find(servers, server .. "\n", 1, true) then
+    -- Two workers at once may lose a line: it comes back with the next counts.
+    shm:set(SERVERS, servers .. server .. "\n")
+  end
+end
+
+-- Adds what this worker has counted since the last time. Added and never set, so that no count falls when the worker
+-- is replaced.
+local function publish(one)
+  local shm, server = ngx.shared[one.shm or ""], driver.server_name(one)
+  if not shm then
+    return
+  end
+  local id = one.shm .. "\n" .. server
+  local sent = published[id] or {}
+  published[id] = sent
+  list(shm, server)
+  for _, name in ipairs(order) do
+    local count = one.counts[name]
+    if count > (sent[name] or 0) and shm:incr("s:" .. server .. ":" .. name, count - (sent[name] or 0), 0) then
+      sent[name] = count
     end
   end
-end)
+end
+driver.on_publish(publish)
 
--- @return the counts of all workers that share a dictionary with this one, else of this worker, in Prometheus' text
---   format
+-- The dictionaries that instances of this worker have, by their names.
+local dictionaries = {}
+
+-- An instance with a dictionary was made: the counts of other workers may be there.
+function _M.look_into(shm)
+  dictionaries[shm] = true
+end
+
+local function add(series, label, name, count)
+  series[label] = series[label] or {}
+  series[label][name] = (series[label][name] or 0) + count
+end
+
+-- @return counts by the labels of their series
+local function collect()
+  local series = {}
+  for _, one in pairs(driver.all()) do
+    publish(one)
+  end
+  for dictionary in pairs(dictionaries) do
+    local shm = ngx.shared[dictionary]
+    for server in gmatch(shm:get(SERVERS) or "", "[^\n]+") do
+      for _, name in ipairs(order) do
+        add(series, 'server="' .. server .. '"', name, shm:get("s:" .. server .. ":" .. name) or 0)
+      end
+    end
+  end
+  for server, counts in pairs(driver.counts_in_private()) do
+    for _, name in ipairs(order) do
+      add(series, 'server="' .. server .. '",worker="' .. ngx.worker.id() .. '"', name, counts[name])
+    end
+  end
+  return series
+end
+
+-- @return the counts in Prometheus' text format: those of all workers where the instances have a dictionary, else of
+--   this worker
 function _M.prometheus()
-  local lines = {}
+  local series, labels, lines = collect(), {}, {}
+  for label in pairs(series) do
+    labels[#labels + 1] = label
+  end
+  sort(labels)
   for _, name in ipairs(order) do
     local metric = "redlatch_nginx_" .. name .. "_total"
     lines[#lines + 1] = "# HELP " .. metric .. " " .. meanings[name]
     lines[#lines + 1] = "# TYPE " .. metric .. " counter"
-    for _, one in pairs(driver.all()) do
-      local server = driver.server_name(one)
-      local shm = ngx.shared[one.shm or ""]
-      for worker = 0, ngx.worker.count() - 1 do
-        local count = shm and shm:get("s:" .. worker .. ":" .. server .. ":" .. name)
-        if worker == ngx.worker.id() then
-          count = one.counts[name]
-        end
-        if count then
-          lines[#lines + 1] = metric .. '{server="' .. server .. '",worker="' .. worker .. '"} ' .. count
-        end
-      end
+    for _, label in ipairs(labels) do
+      lines[#lines + 1] = metric .. "{" .. label .. "} " .. format("%.0f", series[label][name])
     end
   end
   return concat(lines, "\n") .. "\n"

@@ -1,6 +1,7 @@
 -- One connection of a driver: full duplex, its replies in the order of the questions, and pushes in between.
 local bundle = require "resty.redlatch.bundle"
 local clock = require "resty.redlatch.clock"
+local dial = require "resty.redlatch.dial"
 local echo = require "resty.redlatch.echo"
 local errors = require "resty.redlatch.errors"
 local refusals = require "resty.redlatch.refusals"
@@ -154,10 +155,10 @@ function _M.connect(lock, channels)
   if lock.socket then
     ok, err = sock:connect(lock.socket)
   else
-    ok, err = sock:connect(lock.host, lock.port)
+    ok, err = dial.connect(lock, deadline, sock.connect, sock, lock.target, lock.port)
   end
   if not ok then
-    return nil, errors.unreachable(lock, err), "connection"
+    return nil, dial.unreachable(lock, err), "connection"
   end
   local wire = {
     sock = sock, parser = resp.parser(), first = nil, last = nil, pushes = false, hears = {}, denial = nil,
