@@ -98,7 +98,7 @@ fn the_schema_refuses_what_is_not_as_it_says() {
     let validator = Validator::new();
     let good = json!({
         "format_version": 1, "command": "release", "ok": true, "exit_code": 0,
-        "data": { "name": "n", "outcome": "released" }, "errors": [],
+        "data": { "name": "n", "name_base64": null, "outcome": "released" }, "errors": [],
     });
     validator.assert_valid(&good);
     for (path, value) in [
@@ -108,11 +108,54 @@ fn the_schema_refuses_what_is_not_as_it_says() {
         ("/exit_code", json!(1)),
         ("/data", json!({ "name": "n" })),
         ("/data/outcome", json!("gone")),
+        ("/data/name_base64", json!("no base64")),
         ("/errors", json!([{ "code": "lost" }])),
     ] {
         let mut bad = good.clone();
         *bad.pointer_mut(path).unwrap() = value;
         assert!(validator.0.validate(&bad, validator.1).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn names_and_labels_are_exact_in_json_and_have_base64_beside_them_where_they_are_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let server = Server::start(&[]).unwrap();
+    let on = |words: &[&str], name: &[u8]| {
+        let mut cli = Cli::on(&server, words);
+        cli.command.arg(std::ffi::OsStr::from_bytes(name));
+        let answer = cli.answer();
+        assert!(answer.stdout.chars().all(|it| it == '\n' || !it.is_control()), "a terminal obeys it: {answer:?}");
+        serde_json::from_str::<Value>(&answer.stdout).unwrap()
+    };
+    let acquire = ["acquire", "--format", "json", "--ttl", "1h"];
+    for (name, base64) in [
+        (&b"plain"[..], json!(null)),
+        ("zw\u{f6}lf \u{1f512} \"quoted\" back\\slash\ttab \u{9b}31m \u{202e}".as_bytes(), json!(null)),
+        (b"a\xff\x1b\"b", json!("Yf8bImI=")),
+    ] {
+        let exact = json!(String::from_utf8_lossy(name));
+        let of = |data: &Value| (data["name"].clone(), data["name_base64"].clone());
+        let expected = (exact, base64);
+        assert_eq!(of(&on(&acquire, name)["data"]), expected);
+        assert_eq!(of(&on(&acquire, name)["data"]), expected, "held by another");
+        assert_eq!(of(&on(&["inspect", "--format", "json"], name)["data"]), expected);
+        let listed = on(&["ls", "--format", "json"], b"*");
+        assert!(listed["data"]["locks"].as_array().unwrap().iter().any(|lock| of(lock) == expected), "{listed}");
+        let forced = on(&["force-release", "--format", "json", "--yes", "--reason", "a test"], name);
+        assert_eq!(of(&forced["data"]), expected);
+    }
+}
+
+#[test]
+fn what_nobody_holds_has_a_code() {
+    let server = Server::start(&[]).unwrap();
+    for words in [&["inspect", "free"][..], &["force-release", "free", "--yes", "--reason", "a test"]] {
+        let told = Cli::on(&server, &[words, &["--format", "json"]].concat()).answer();
+        let object: Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!((told.status, &object["ok"], &object["errors"][0]["code"]), (1, &json!(false), &json!("not_held")));
+        let told = Cli::on(&server, words).answer();
+        assert_eq!((told.status, told.stderr.as_str()), (1, ""), "people read it once");
     }
 }
 

@@ -52,7 +52,9 @@ fn json_carries_the_owner_token_when_there_is_no_file() {
         object,
         serde_json::json!({
             "format_version": 1, "command": "acquire", "ok": true, "exit_code": 0, "errors": [],
-            "data": { "name": "stock", "held": true, "fence": fence, "ttl_ms": 10_000, "owner": owner },
+            "data": {
+                "name": "stock", "name_base64": null, "held": true, "fence": fence, "ttl_ms": 10_000, "owner": owner,
+            },
         })
     );
 }
@@ -192,7 +194,7 @@ async fn inspect_shows_holder_and_waiters_in_order_and_obeys_no_label() {
     assert_eq!(lines.next(), Some("holder        web-1/17"));
     assert!(blurred(lines.next().unwrap()).starts_with("since         #-#-#T#:#:#Z ("));
     assert_eq!(lines.next().unwrap(), format!("fence         {}", lease.fence()));
-    assert_eq!(blurred(lines.next().unwrap()), "remaining     #m #s #ms");
+    assert_eq!(blurred(lines.next().unwrap()), "remaining     #m #s");
     assert_eq!(lines.next(), Some("waiters       2"));
     assert_eq!(lines.next(), Some(""));
     assert_eq!(lines.next().unwrap().split_whitespace().collect::<Vec<_>>(), ["#", "WAITED", "ALIVE", "FOR", "WAITER"]);
@@ -256,6 +258,35 @@ fn inspect_follows_a_lock_until_it_is_told_to_stop() {
     let following = Cli::on(&server, &["inspect", "stock", "-f"]).start();
     until("it is shown", || following.stdout().contains("state         free\n"));
     following.signal("TERM");
+    assert_eq!(following.answer().status, 0);
+}
+
+#[test]
+fn what_follows_a_lock_ends_when_nobody_reads_any_more() {
+    let server = Server::start(&[]).unwrap();
+    for words in [&["inspect", "-f", "stock"][..], &["ls", "-f"], &["ls", "--follow", "--format", "jsonl"]] {
+        let mut cli = Cli::on(&server, words);
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut process = cli.command.stdout(writer).spawn().unwrap();
+        drop(cli);
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(reader), &mut line).unwrap();
+        assert_ne!(line, "");
+        until("it ends although nothing happens to the lock", || process.try_wait().unwrap().is_some());
+        assert!(process.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn ls_follows_the_locks() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let following = Cli::on(&server, &["ls", "--follow"]).start();
+    until("there is none", || following.stdout() == "0 locks\n");
+    let owner = hold(&server, "stock", folder.path());
+    until("there is one", || following.stdout().contains("\n\n1 lock\nNAME "));
+    Cli::on(&server, &["release", "stock", "--owner-file", &owner]).must();
+    until("there is none again", || following.stdout().ends_with("\n\n0 locks\n"));
+    following.signal("INT");
     assert_eq!(following.answer().status, 0);
 }
 

@@ -482,7 +482,7 @@ fn json_goes_to_stderr_because_stdout_is_the_commands() {
         serde_json::json!({
             "format_version": 1, "command": "run", "ok": false, "exit_code": 3, "errors": [],
             "data": {
-                "name": "stock", "fence": fence, "stopped": false, "child_exit_code": 3, "child_signal": null,
+                "name": "stock", "name_base64": null, "fence": fence, "stopped": false, "child_exit_code": 3, "child_signal": null,
             },
         })
     );

@@ -9,9 +9,10 @@ use crate::{
     granted::{Untold, granted},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
-    output::{bad, escaped, good, table},
+    output::{bad, escaped, good},
     product::{Product, Version},
     rights::{Right, Role, Wanted},
+    table::table,
 };
 
 /// What to do with rights.

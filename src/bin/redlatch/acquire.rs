@@ -10,7 +10,7 @@ use crate::{
     duration::{self, millis, show},
     opt::{Format, Global},
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
-    output::escaped,
+    output::{base64_of, text_of},
     owner_file::OwnerFile,
     signals::Signals,
 };
@@ -70,7 +70,8 @@ async fn grant(lock: &Lock<Mutex>, options: &AcquireOptions) -> Result<Attempt<M
 
 fn leave_held(options: &AcquireOptions, lease: Lease, file: Option<OwnerFile>) -> Result<Outcome, Failure> {
     let mut data = json!({
-        "name": escaped(lease.name().as_bytes()),
+        "name": text_of(lease.name().as_bytes()),
+        "name_base64": base64_of(lease.name().as_bytes()),
         "held": true,
         "fence": lease.fence().to_string(),
         "ttl_ms": millis(options.ttl),
@@ -92,7 +93,8 @@ pub fn held_by_another(name: &Name, remaining: std::time::Duration, exit_code: u
         format!("{name} is held by another, {} of its lease are left", show(remaining))
     };
     let data = json!({
-        "name": escaped(name.as_bytes()), "held": false, "remaining_ms": millis(remaining),
+        "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "held": false,
+        "remaining_ms": millis(remaining),
     });
     Outcome::new("", data).verdict(Verdict::Held(exit_code)).problem(Problem::new("held", message))
 }

@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
 use redlatch::{Client, Error, Name};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -15,8 +16,9 @@ use crate::{
     duration::{self, show},
     opt::Global,
     outcome::{Cause, Failure, Outcome},
-    output::table,
+    output::plural,
     signals::Signals,
+    table::{table, width},
 };
 
 /// Options of `bench`.
@@ -38,13 +40,16 @@ pub struct BenchOptions {
     pub duration: Duration,
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 /// As short as a server may remember the fence of a lock that nobody uses.
 const RETENTION: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_secs(10);
 /// Not counted: connections, caches, the allocator.
 const WARM_UP: Duration = Duration::from_millis(200);
-/// Width of the longest bar.
-const BAR: u64 = 50;
+/// Width of the longest bar, where the terminal has the place.
+const BAR: usize = 40;
+/// What stands before a bar.
+const BEFORE_BAR: usize = 44;
 
 /// What one part of the measurement saw. Times are in microseconds.
 struct Part {
@@ -78,13 +83,39 @@ pub async fn bench(options: &BenchOptions, global: &Global) -> Result<Outcome, F
     let works: &[_] = if contended { &[Work::Mutex] } else { &[Work::Floor, Work::Mutex] };
     let mut parts = Vec::new();
     for &work in works {
+        let (number, all) = (parts.len() + 1, works.len());
+        let what = format!("{} ({number} of {all})", work.word());
+        let progress = progress(global, &what, WARM_UP + options.duration);
         tokio::select! {
             part = measure(work, options, &client) => parts.push(part?),
             signal = signals.next() => return Err(interrupted(signal)),
+            () = progress => {}
         }
     }
     client.settle().await;
     Ok(Outcome::new(view(options, &parts), data(options, &parts)).rows("parts"))
+}
+
+/// Shows on a terminal how much of the time of one part is over. Never ends by itself.
+async fn progress(global: &Global, what: &str, time: Duration) {
+    let style =
+        ProgressStyle::with_template("{msg:24} {bar:30} {pos} of {len} s").unwrap_or(ProgressStyle::default_bar());
+    let bar = global.bar(time.as_secs_f64().ceil() as u64).with_style(style).with_message(what.to_owned());
+    let bar = Shown(bar);
+    loop {
+        bar.0.tick();
+        tokio::time::sleep(SECOND).await;
+        bar.0.inc(1);
+    }
+}
+
+/// Leaves the terminal as it was, however the wait ends.
+struct Shown(ProgressBar);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 fn interrupted(signal: nix::sys::signal::Signal) -> Failure {
@@ -208,17 +239,15 @@ impl Part {
     }
 }
 
+/// All times in one unit, so that they can be compared at a glance.
 fn show_micros(micros: u64) -> String {
-    match micros {
-        0..10_000 => format!("{micros} us"),
-        10_000..10_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
-        _ => format!("{:.1} s", micros as f64 / 1e6),
-    }
+    format!("{:.3} ms", micros as f64 / 1e3)
 }
 
 fn view(options: &BenchOptions, parts: &[Part]) -> String {
     let locks = options.locks.unwrap_or(options.clients);
-    let mut text = format!("{} clients, {locks} locks, held for {}\n\n", options.clients, show(options.hold));
+    let (clients, locks) = (plural(options.clients.into(), "client"), plural(locks.into(), "lock"));
+    let mut text = format!("{clients}, {locks}, held for {}\n\n", show(options.hold));
     let rows: Vec<_> = parts.iter().flat_map(Part::rows).collect();
     text += &table(&["", "CALLS", "PAIRS/S", "P50", "P99", "P99.9", "MAX"], &rows);
     if let [floor, mutex] = parts {
@@ -235,14 +264,15 @@ fn view(options: &BenchOptions, parts: &[Part]) -> String {
 fn bars(times: &Histogram<u64>) -> String {
     let counts: Vec<_> =
         (0..26).map(|power| (1_u64 << power, times.count_between(1 << power, (2 << power) - 1))).collect();
+    let widest = width().map_or(BAR, |width| width.saturating_sub(BEFORE_BAR + 1).clamp(1, BAR)) as u64;
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
     let first = counts.iter().position(|(_, count)| *count > 0).unwrap_or(0);
     let last = counts.iter().rposition(|(_, count)| *count > 0).map_or(0, |last| last + 1);
     counts[first..last.max(first)]
         .iter()
         .map(|(from, count)| {
-            let bar = "#".repeat(usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0));
-            format!("{:>8} .. {:>8}  {count:>8}  {bar}\n", show_micros(*from), show_micros(from * 2))
+            let bar = "#".repeat(usize::try_from((count * widest).div_ceil(most)).unwrap_or(0));
+            format!("{:>13} .. {:>13}  {count:>10}  {bar}\n", show_micros(*from), show_micros(from * 2))
         })
         .collect()
 }

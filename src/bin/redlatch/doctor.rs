@@ -16,8 +16,9 @@ use crate::{
     fleet::{Answer, failure_of_all},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
-    output::{bad, good, table},
+    output::{bad, good},
     rights::Role,
+    table::table,
 };
 use checks::{CHECKS, Finding, State};
 use facts::{Facts, Look};

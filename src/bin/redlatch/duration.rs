@@ -36,6 +36,18 @@ pub fn show(duration: Duration) -> String {
     humantime::format_duration(Duration::from_millis(whole)).to_string()
 }
 
+/// A duration that passes while people read it: two units at most, and no fraction of a second from one second on.
+pub fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let unit = match seconds {
+        0 => return show(duration),
+        1..3600 => 1,
+        3600..86400 => 60,
+        _ => 3600,
+    };
+    humantime::format_duration(Duration::from_secs(seconds / unit * unit)).to_string()
+}
+
 /// A duration for programs.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -46,6 +58,20 @@ mod tests {
     use redlatch::ClientBuilder;
 
     use super::*;
+
+    #[test]
+    fn what_passes_is_told_in_two_units_at_most() {
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (999, "999ms"),
+            (59_846, "59s"),
+            (3_599_999, "59m 59s"),
+            (3_661_000, "1h 1m"),
+            (86_400_000 * 2 + 3_600_000 + 61_000, "2days 1h"),
+        ] {
+            assert_eq!(rough(Duration::from_millis(milliseconds)), text);
+        }
+    }
 
     #[test]
     fn defaults_are_those_of_the_library() {

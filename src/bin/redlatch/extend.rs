@@ -10,7 +10,7 @@ use crate::{
     duration::{self, millis, show},
     opt::Global,
     outcome::{Failure, Outcome},
-    output::escaped,
+    output::{base64_of, text_of},
     owner_file,
     release::{lost, repeated},
 };
@@ -38,7 +38,7 @@ pub async fn extend(options: &ExtendOptions, global: &Global) -> Result<Outcome,
         repeated(&caller, || caller.extend(&key, &owner, options.ttl, ClientBuilder::DEFAULT_RETENTION)).await?;
     let Extend::Extended { remaining, fence, .. } = reply else { return Err(lost(&name)) };
     let data = json!({
-        "name": escaped(name.as_bytes()), "fence": fence.to_string(), "remaining_ms": millis(remaining),
+        "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "fence": fence.to_string(), "remaining_ms": millis(remaining),
     });
     Ok(Outcome::new(format!("extended {name} for {}, fence {fence}\n", show(remaining)), data))
 }

@@ -81,12 +81,19 @@ impl Global {
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
-    fn progress(&self, servers: usize) -> ProgressBar {
-        if servers < MANY || self.quiet || self.format != Format::Human || !io::stderr().is_terminal() {
+    /// A bar on stderr, which is hidden unless people look at it there.
+    pub fn bar(&self, length: u64) -> ProgressBar {
+        if self.quiet || self.format != Format::Human || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::with_draw_target(Some(servers as u64), ProgressDrawTarget::stderr());
-        bar.with_style(
+        ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr())
+    }
+
+    fn progress(&self, servers: usize) -> ProgressBar {
+        if servers < MANY {
+            return ProgressBar::hidden();
+        }
+        self.bar(servers as u64).with_style(
             ProgressStyle::with_template("{bar:30} {pos} of {len} servers").unwrap_or(ProgressStyle::default_bar()),
         )
     }

@@ -7,9 +7,10 @@ use redlatch::call::ForceRelease;
 use serde_json::json;
 
 use crate::{
+    inspect::not_held,
     opt::Global,
-    outcome::{Cause, Failure, Outcome, Verdict},
-    output::escaped,
+    outcome::{Cause, Failure, Outcome},
+    output::{base64_of, escaped, text_of},
 };
 
 /// Options of `force-release`.
@@ -55,12 +56,14 @@ pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Re
         _ => format!("{name} is not held\n"),
     };
     let data = json!({
-        "name": escaped(name.as_bytes()),
+        "name": text_of(name.as_bytes()),
+        "name_base64": base64_of(name.as_bytes()),
         "outcome": word,
-        "holder": holder,
+        "holder": text_of(&lock.label),
+        "holder_base64": base64_of(&lock.label),
         "fence": fence.to_string(),
         "reason": options.reason,
     });
     let outcome = Outcome::new(text, data);
-    Ok(if word == "not_held" { outcome.verdict(Verdict::Different) } else { outcome })
+    Ok(if word == "not_held" { not_held(outcome, &name) } else { outcome })
 }

@@ -155,7 +155,8 @@ impl Health {
         };
         let up = state.nodes.iter().map(|node| format!("{} {}", labels(node), u8::from(node.up)));
         family("watch_node_up", "gauge", "Whether the server answered the last look.", &mut { up });
-        let loaded = state.nodes.iter().map(|node| format!("{} {}", labels(node), node.loaded));
+        // What a server lacks that does not answer is unknown, which is not 0.
+        let loaded = state.nodes.iter().filter(|node| node.up).map(|node| format!("{} {}", labels(node), node.loaded));
         family("watch_node_missing", "gauge", "Scripts that the last look found missing.", &mut { loaded });
         text
     }

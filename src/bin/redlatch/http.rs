@@ -20,7 +20,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::AbortHandle,
+    task::JoinHandle,
 };
 
 /// The longest that one connection may last, from its first byte to the last byte of the answer.
@@ -42,18 +42,19 @@ pub type Page = (StatusCode, String);
 /// Answers GET and HEAD for ever, one request a connection, with what `page` has for the path.
 pub async fn serve(listener: TcpListener, page: impl Fn(&str) -> Page + Clone + Send + Sync + 'static) {
     let most = most_connections();
-    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut open: VecDeque<JoinHandle<_>> = VecDeque::new();
     loop {
         let accepted = listener.accept().await;
         open.retain(|connection| !connection.is_finished());
         let full = accepted.is_err() || open.len() >= most;
         if let Some(oldest) = full.then(|| open.pop_front()).flatten() {
             oldest.abort();
+            // Its descriptor is free from here on.
+            let _ = oldest.await;
         }
         match accepted {
             Ok((stream, _)) => {
-                let connection = tokio::spawn(tokio::time::timeout(DEADLINE, converse(stream, page.clone())));
-                open.push_back(connection.abort_handle());
+                open.push_back(tokio::spawn(tokio::time::timeout(DEADLINE, converse(stream, page.clone()))));
             }
             Err(error) => {
                 tracing::debug!(%error, "no connection can be accepted");

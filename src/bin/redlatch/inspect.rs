@@ -12,11 +12,12 @@ use redlatch::{
 use serde_json::{Value, json};
 
 use crate::{
-    duration::{millis, show},
+    duration::{millis, rough},
     opt::Global,
-    outcome::{Failure, Outcome, Verdict},
-    output::{escaped, good, table, tell},
+    outcome::{Failure, Outcome, Problem, Verdict},
+    output::{base64_of, escaped, good, is_unread, tell, text_of},
     signals::Signals,
+    table::table,
 };
 
 /// Options of `inspect`.
@@ -67,12 +68,17 @@ async fn follow(
                 if shown != state {
                     let Outcome { text, data, .. } = outcome(name, &lock);
                     let gap = if shown.is_some() { "\n" } else { "" };
-                    tell(global, &format!("{gap}{}", String::from_utf8_lossy(&text).trim_end()), &data);
+                    if tell(global, &format!("{gap}{}", String::from_utf8_lossy(&text).trim_end()), &data).is_err() {
+                        break;
+                    }
                     shown = state;
                 }
             }
             Err(error) if error.is_retryable() => tracing::warn!(%error, "the lock cannot be seen"),
             Err(error) => return Err(error.into()),
+        }
+        if is_unread() {
+            break;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -90,22 +96,30 @@ fn outcome(name: &Name, lock: &Inspect) -> Outcome {
         .map(|place| {
             json!({
                 "ticket": place.ticket, "waited_ms": millis(place.waited), "window_ms": millis(place.window),
-                "label": escaped(&place.label),
+                "label": text_of(&place.label), "label_base64": base64_of(&place.label),
             })
         })
         .collect();
     let data = json!({
-        "name": title,
+        "name": text_of(name.as_bytes()),
+        "name_base64": base64_of(name.as_bytes()),
         "held": lock.held,
-        "holder": escaped(&lock.label),
+        "holder": text_of(&lock.label),
+        "holder_base64": base64_of(&lock.label),
         "since_us": lock.since_us,
         "remaining_ms": millis(lock.remaining),
         "fence": lock.fence.to_string(),
         "places": lock.places,
         "waiters": waiters,
     });
-    let verdict = if lock.held { Verdict::Fine } else { Verdict::Different };
-    Outcome::new(view(&title, lock), data).verdict(verdict)
+    let outcome = Outcome::new(view(&title, lock), data);
+    if lock.held { outcome } else { not_held(outcome, name) }
+}
+
+/// The answer "no", which the text has told people already.
+pub fn not_held(outcome: Outcome, name: &Name) -> Outcome {
+    let no = Problem::new("not_held", format!("{name} is not held"));
+    Outcome { problems_shown: true, ..outcome.verdict(Verdict::Different).problem(no) }
 }
 
 fn view(title: &str, lock: &Inspect) -> String {
@@ -115,17 +129,17 @@ fn view(title: &str, lock: &Inspect) -> String {
         let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_micros(lock.since_us));
         let ago = Duration::from_micros(lock.now_us.saturating_sub(lock.since_us));
         lines.push((holder, escaped(&lock.label)));
-        lines.push(("since", format!("{since} ({} ago)", show(ago))));
+        lines.push(("since", format!("{since} ({} ago)", rough(ago))));
         lines.push(("fence", lock.fence.to_string()));
     }
     if lock.held {
-        lines.push(("remaining", show(lock.remaining)));
+        lines.push(("remaining", rough(lock.remaining)));
     }
     let shown = lock.waiters.len();
     lines.push((
         "waiters",
         match lock.places {
-            places if places > shown as u64 => format!("{shown} shown of at most {places}"),
+            places if places > shown as u64 => format!("{places}, the first {shown} are shown"),
             _ => shown.to_string(),
         },
     ));
@@ -136,8 +150,8 @@ fn view(title: &str, lock: &Inspect) -> String {
             .iter()
             .enumerate()
             .map(|(number, place)| {
-                let alive = if place.window.is_zero() { "overdue".to_owned() } else { show(place.window) };
-                [(number + 1).to_string(), show(place.waited), alive, escaped(&place.label)]
+                let alive = if place.window.is_zero() { "overdue".to_owned() } else { rough(place.window) };
+                [(number + 1).to_string(), rough(place.waited), alive, escaped(&place.label)]
             })
             .collect();
         text += &format!("\n{}", table(&["#", "WAITED", "ALIVE FOR", "WAITER"], &rows));

@@ -16,8 +16,9 @@ use crate::{
     fleet::{Answer, failure_of_all, named},
     opt::Global,
     outcome::{Failure, Outcome, Verdict},
-    output::{bad, good, table},
+    output::{bad, good},
     product::Product,
+    table::table,
     watch,
 };
 

@@ -1,16 +1,18 @@
 //! `redlatch ls`: the locks of a namespace, found with SCAN, which never keeps the server busy.
 
-use std::{collections::BTreeSet, ffi::OsString, os::unix::ffi::OsStrExt};
+use std::{collections::BTreeSet, ffi::OsString, io, os::unix::ffi::OsStrExt, time::Duration};
 
 use clap::Args;
-use redlatch::call::{Caller, Role};
-use serde_json::json;
+use redlatch::call::{Caller, Inspect, Role};
+use serde_json::{Value, json};
 
 use crate::{
-    duration::{millis, show},
+    duration::{millis, rough},
     opt::Global,
     outcome::{Cause, Failure, Outcome},
-    output::{escaped, pattern_of, table},
+    output::{base64_of, escaped, is_unread, pattern_of, plural, say, tell, text_of},
+    signals::Signals,
+    table::table,
 };
 
 /// Options of `ls`.
@@ -25,26 +27,94 @@ pub struct LsOptions {
     /// Stop after that many locks
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
+    /// Show the list again whenever locks, holders or waiters have changed, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// How many keys the server looks at in one step.
 const STEP: usize = 500;
+/// How often `--follow` looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The locks that were found.
+#[derive(Default)]
+struct Found {
+    /// Names and what is known of them.
+    locks: Vec<(Vec<u8>, Inspect)>,
+    /// Keys of the namespace that are not locks.
+    others: u64,
+    /// Whether there are more.
+    cut: bool,
+}
 
 /// Lists held locks, or all that the server remembers.
 pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure> {
+    let caller = global.healing_caller().await?;
+    if options.follow {
+        return follow(options, global, &caller).await;
+    }
+    let found = find(options, global, &caller).await?;
+    let mut outcome = Outcome::new(found.view(), found.data()).rows("locks");
+    if found.locks.is_empty() {
+        outcome = outcome.note(if options.all { "no lock is known" } else { "no lock is held" });
+    }
+    if found.cut {
+        outcome = outcome.note(format!("there are more than {}, see --limit", options.limit));
+    }
+    if found.others > 0 {
+        outcome = outcome.note(format!("keys of this namespace that are not locks: {}", found.others));
+    }
+    Ok(outcome)
+}
+
+/// Shows the list whenever it has changed, until a signal comes or nobody reads. A server that does not answer for a
+/// while is waited for.
+async fn follow(options: &LsOptions, global: &Global, caller: &Caller) -> Result<Outcome, Failure> {
+    let mut signals = Signals::listen()?;
+    let mut shown = None;
+    let mut silent = false;
+    loop {
+        let found = tokio::select! {
+            found = find(options, global, caller) => found,
+            _ = signals.next() => break,
+        };
+        match found {
+            Ok(found) => {
+                let state = Some(found.state());
+                if shown != state && found.show(global, shown.is_some()).is_err() {
+                    break;
+                }
+                (shown, silent) = (state, false);
+            }
+            Err(failure) if failure.cause == Cause::Unavailable => {
+                if !std::mem::replace(&mut silent, true) {
+                    say(&failure.problem.message);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        if is_unread() {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = signals.next() => break,
+        }
+    }
+    Ok(Outcome::new("", Value::Null))
+}
+
+async fn find(options: &LsOptions, global: &Global, caller: &Caller) -> Result<Found, Failure> {
     // The key of a name without its name.
     let (_, mut prefix) = global.key_of("-".as_ref())?;
     prefix.pop();
-    let caller = global.healing_caller().await?;
-    let mut rows = Vec::new();
-    let mut list = Vec::new();
-    let mut others = 0;
-    let mut cut = false;
-    for key in keys_everywhere(&caller, &prefix, options.pattern.as_bytes()).await? {
+    let mut found = Found::default();
+    for key in keys_everywhere(caller, &prefix, options.pattern.as_bytes()).await? {
         let lock = match caller.inspect(&key, 0).await {
             Ok(lock) => lock,
             Err(error) if error.code() == Some("WRONGTYPE") => {
-                others += 1;
+                found.others += 1;
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -52,38 +122,52 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
         if !lock.held && !options.all {
             continue;
         }
-        if list.len() == options.limit {
-            cut = true;
+        if found.locks.len() == options.limit {
+            found.cut = true;
             break;
         }
-        let name = escaped(&key[prefix.len()..]);
-        let (state, remaining) = if lock.held { ("held", show(lock.remaining)) } else { ("free", "-".to_owned()) };
-        let (fence, holder) = (lock.fence.to_string(), escaped(&lock.label));
-        list.push(json!({
-            "name": name, "held": lock.held, "remaining_ms": millis(lock.remaining), "fence": fence,
-            "places": lock.places, "holder": holder,
-        }));
-        rows.push([name, state.to_owned(), remaining, fence, lock.places.to_string(), holder]);
+        found.locks.push((key[prefix.len()..].to_vec(), lock));
     }
-    let text = match rows.as_slice() {
-        [] => String::new(),
-        rows => table(&["NAME", "STATE", "REMAINING", "FENCE", "PLACES", "HOLDER"], rows),
-    };
-    let mut outcome = Outcome::new(text, json!({ "locks": list, "cut": cut })).rows("locks");
-    if list_is_empty(&outcome) {
-        outcome = outcome.note(if options.all { "no lock is known" } else { "no lock is held" });
-    }
-    if cut {
-        outcome = outcome.note(format!("there are more than {}, see --limit", options.limit));
-    }
-    if others > 0 {
-        outcome = outcome.note(format!("keys of this namespace that are not locks: {others}"));
-    }
-    Ok(outcome)
+    Ok(found)
 }
 
-fn list_is_empty(outcome: &Outcome) -> bool {
-    outcome.data["locks"].as_array().is_none_or(Vec::is_empty)
+impl Found {
+    fn view(&self) -> String {
+        if self.locks.is_empty() {
+            return String::new();
+        }
+        let row = |(name, lock): &(Vec<u8>, Inspect)| {
+            let (state, left) = if lock.held { ("held", rough(lock.remaining)) } else { ("free", "-".to_owned()) };
+            let (waiters, fence) = (lock.places.to_string(), lock.fence.to_string());
+            [escaped(name), state.to_owned(), left, waiters, fence, escaped(&lock.label)]
+        };
+        let rows: Vec<_> = self.locks.iter().map(row).collect();
+        table(&["NAME", "STATE", "REMAINING", "WAITERS", "FENCE", "HOLDER"], &rows)
+    }
+
+    fn data(&self) -> Value {
+        let lock = |(name, lock): &(Vec<u8>, Inspect)| {
+            json!({
+                "name": text_of(name), "name_base64": base64_of(name), "held": lock.held,
+                "remaining_ms": millis(lock.remaining), "fence": lock.fence.to_string(), "places": lock.places,
+                "holder": text_of(&lock.label), "holder_base64": base64_of(&lock.label),
+            })
+        };
+        json!({ "locks": self.locks.iter().map(lock).collect::<Vec<_>>(), "cut": self.cut })
+    }
+
+    /// What makes a list worth showing again. Time passes all the time.
+    fn state(&self) -> Vec<(Vec<u8>, bool, String, u64)> {
+        let lock = |(name, lock): &(Vec<u8>, Inspect)| (name.clone(), lock.held, lock.fence.to_string(), lock.places);
+        self.locks.iter().map(lock).collect()
+    }
+
+    /// Shows the list as one of several.
+    fn show(&self, global: &Global, again: bool) -> io::Result<()> {
+        let gap = if again { "\n" } else { "" };
+        let locks = plural(self.locks.len() as u64, "lock");
+        tell(global, format!("{gap}{locks}\n{}", self.view()).trim_end(), &self.data())
+    }
 }
 
 /// The keys of the server, or of every node of a cluster.

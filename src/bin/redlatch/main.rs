@@ -36,6 +36,7 @@ mod show;
 mod signals;
 mod status;
 mod supervise;
+mod table;
 mod usage;
 mod verify;
 mod watch;

@@ -1,8 +1,13 @@
 //! Answers and failures as text for people or as JSON. Data goes to stdout, everything else to stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+};
 
-use console::{Alignment, Style, measure_text_width, pad_str};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use console::Style;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::{
@@ -62,11 +67,15 @@ pub fn print(
             }
             let rows = outcome.rows.and_then(|rows| outcome.data.get(rows)?.as_array());
             for row in rows.map_or(std::slice::from_ref(&outcome.data), Vec::as_slice) {
-                writeln!(out, "{row}")?;
+                writeln!(out, "{}", printable(&row.to_string()))?;
             }
         }
-        (Format::Jsonl, _) => writeln!(out, "{}", object(Some(command), result, exit_code))?,
-        (Format::Json, _) => writeln!(out, "{:#}", object(Some(command), result, exit_code))?,
+        (Format::Jsonl, _) => {
+            writeln!(out, "{}", printable(&object(Some(command), result, exit_code).to_string()))?;
+        }
+        (Format::Json, _) => {
+            writeln!(out, "{}", printable(&format!("{:#}", object(Some(command), result, exit_code))))?
+        }
     }
     out.flush()
 }
@@ -89,14 +98,46 @@ pub fn object(command: Option<&str>, result: &Result<Outcome, Failure>, exit_cod
 
 /// Tells on stdout what happened, at once: for verbs that stay. One JSON object alone is for their end. Whoever reads may
 /// have seen enough.
-pub fn tell(global: &Global, text: &str, event: &Value) {
+pub fn tell(global: &Global, text: &str, event: &Value) -> io::Result<()> {
     let line = match global.format {
         Format::Human => text.to_owned(),
-        Format::Jsonl => event.to_string(),
-        Format::Json => return,
+        Format::Jsonl => printable(&event.to_string()),
+        Format::Json => return Ok(()),
     };
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    writeln!(out, "{line}").and_then(|()| out.flush())
+}
+
+/// Whether nobody reads stdout any more. Verbs that stay and have nothing to tell would never hear of it.
+pub fn is_unread() -> bool {
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    poll(&mut asked, PollTimeout::ZERO).is_ok() && asked[0].revents().is_some_and(|revents| revents.intersects(gone))
+}
+
+/// JSON as `json`, with every character escaped that a terminal might obey.
+fn printable(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            // What stands between strings.
+            '\n' | ' ' => text.push(character),
+            // Only in strings, where an escape means the same.
+            _ if escapes(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    text.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+/// Whether a terminal might do something else than show it.
+fn escapes(character: char) -> bool {
+    !character.is_ascii_graphic() && character.escape_debug().len() > 1
 }
 
 /// Tells people something on stderr. A stderr that is closed is no reason to stop.
@@ -112,26 +153,19 @@ fn complain(problem: &Problem) {
     }
 }
 
-/// A table without lines, so that `grep`, `awk` and people can read it.
-pub fn table<H: AsRef<str>, R: AsRef<[String]>>(head: &[H], rows: &[R]) -> String {
-    let cell = |row: &R, column: usize| row.as_ref().get(column).cloned().unwrap_or_default();
-    let widths: Vec<_> = head
-        .iter()
-        .enumerate()
-        .map(|(column, word)| {
-            let cells = rows.iter().map(|row| measure_text_width(&cell(row, column)));
-            cells.max().unwrap_or(0).max(measure_text_width(word.as_ref()))
-        })
-        .collect();
-    let line = |cell: &dyn Fn(usize) -> String| {
-        let cells = widths
-            .iter()
-            .enumerate()
-            .map(|(column, width)| pad_str(&cell(column), *width, Alignment::Left, None).into_owned());
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    let body = rows.iter().map(|row| line(&|column| cell(row, column)));
-    std::iter::once(line(&|column| head[column].as_ref().to_owned())).chain(body).collect()
+/// `1 lock`, `2 locks`.
+pub fn plural(count: u64, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+/// Names and labels are bytes. The text for the JSON object: exact where it is UTF-8, which [`base64_of`] tells.
+pub fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What stands beside [`text_of`] in the JSON object: the bytes where they are no text, else null.
+pub fn base64_of(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).is_err().then(|| BASE64_STANDARD.encode(bytes))
 }
 
 /// A word that is good news.

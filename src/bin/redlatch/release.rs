@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     opt::Global,
     outcome::{Cause, Failure, Outcome},
-    output::escaped,
+    output::{base64_of, text_of},
     owner_file,
 };
 
@@ -62,7 +62,10 @@ pub async fn release(options: &ReleaseOptions, global: &Global) -> Result<Outcom
         "released_before" => format!("{name} was released before\n"),
         _ => format!("released {name}\n"),
     };
-    Ok(Outcome::new(text, json!({ "name": escaped(name.as_bytes()), "outcome": word })))
+    let data = json!({
+        "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "outcome": word,
+    });
+    Ok(Outcome::new(text, data))
 }
 
 /// The lease that the owner token stood for is over.

@@ -19,7 +19,7 @@ use crate::{
     journal::Journal,
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
-    output::escaped,
+    output::{base64_of, text_of},
     signals::Signals,
     supervise::{Reserve, supervise},
 };
@@ -133,8 +133,10 @@ async fn hold(
             return Err(not_started(&options.command[0], &error));
         }
     };
-    journal
-        .write(&json!({ "event": "acquired", "name": escaped(name.as_bytes()), "fence": fence, "pid": child.pid() }));
+    journal.write(&json!({
+        "event": "acquired", "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()),
+        "fence": fence, "pid": child.pid(),
+    }));
     let (end, warned) = supervise(options, &lease, reserve, &mut child, signals, journal).await?;
     let refused = child.not_started();
     drop(child);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     load::title,
     outcome::{Failure, Outcome},
-    output::table,
+    table::table,
 };
 
 /// Lists every script in every version.

@@ -16,8 +16,9 @@ use crate::{
     load::matrix,
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
-    output::{bad, escaped, good, table},
+    output::{bad, escaped, good},
     product::Product,
+    table::table,
 };
 
 /// Options of `status`.

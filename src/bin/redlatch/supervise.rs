@@ -12,7 +12,7 @@ use crate::{
     duration::show,
     journal::Journal,
     outcome::{Cause, Failure, Verdict},
-    output::{escaped, say},
+    output::{base64_of, say, text_of},
     run::{OnLost, RunOptions},
     signals::Signals,
 };
@@ -94,7 +94,8 @@ impl End {
     pub fn data(&self, name: &Name, fence: &str) -> Value {
         let (code, signal) = self.codes();
         json!({
-            "name": escaped(name.as_bytes()),
+            "name": text_of(name.as_bytes()),
+            "name_base64": base64_of(name.as_bytes()),
             "fence": fence,
             "stopped": matches!(self, Self::Stopped),
             "child_exit_code": code,

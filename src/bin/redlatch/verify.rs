@@ -14,8 +14,9 @@ use crate::{
     load::title,
     opt::Global,
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
-    output::{bad, good, table},
+    output::{bad, good},
     status::scripts_missing,
+    table::table,
 };
 
 /// Options of `verify`.

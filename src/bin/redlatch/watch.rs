@@ -7,7 +7,7 @@ use std::{
 };
 
 use redlatch::{Error, bundle, call::Role};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     duration::{millis, show},
@@ -16,7 +16,7 @@ use crate::{
     load::{LoadOptions, State, load_missing},
     opt::Global,
     outcome::{Cause, Failure, Outcome},
-    output::{self, say},
+    output::{say, tell},
     signals::Signals,
 };
 
@@ -119,13 +119,13 @@ impl Rounds {
         let asked = global.node().unwrap_or_default();
         // A server that is asked itself tells of its recovery like the others.
         if self.lost.take().is_some() && !listed(&asked) {
-            output::tell(global, &format!("{asked} answers again"), &json!({ "event": "recovered", "node": asked }));
+            report(global, &format!("{asked} answers again"), &json!({ "event": "recovered", "node": asked }));
         }
         for Answer { server, .. } in answers {
             let (address, role) = (&server.address, server.role.as_str());
             let Some(seen) = self.seen.get_mut(address).filter(|seen| seen.role != server.role) else { continue };
             let was = std::mem::replace(&mut seen.role, server.role).as_str();
-            output::tell(
+            report(
                 global,
                 &format!("{address} is {role} now, it was {was}"),
                 &json!({ "event": "switched", "node": address, "role": role, "was": was }),
@@ -134,7 +134,7 @@ impl Rounds {
         self.seen.retain(|address, seen| {
             let (known, role) = (listed(address), seen.role.as_str());
             if !known && *address != asked {
-                output::tell(
+                report(
                     global,
                     &format!("{address} ({role}) is not one of the servers any more"),
                     &json!({ "event": "gone", "node": address, "role": role }),
@@ -169,7 +169,7 @@ impl Rounds {
         };
         self.repairs += u64::from(loaded > 0);
         let event = if loaded > 0 { "loaded" } else { "present" };
-        output::tell(
+        report(
             global,
             &text,
             &json!({
@@ -206,7 +206,7 @@ impl Rounds {
 
 fn unreachable(global: &Global, address: &str, failure: &Failure) {
     let message = &failure.problem.message;
-    output::tell(
+    report(
         global,
         &about(address, message),
         &json!({ "event": "unreachable", "node": address, "code": failure.problem.code, "message": message }),
@@ -216,4 +216,9 @@ fn unreachable(global: &Global, address: &str, failure: &Failure) {
 /// The message, which says what it is about.
 fn about(address: &str, message: &str) -> String {
     if message.contains(address) { message.to_owned() } else { format!("{address}: {message}") }
+}
+
+/// Tells what happened. A watch goes on whether or not anybody reads.
+fn report(global: &Global, text: &str, event: &Value) {
+    let _ = tell(global, text, event);
 }
