@@ -11,6 +11,8 @@ local server_clock = require "resty.redlatch.server_clock"
 local max, min = math.max, math.min
 
 local CHUNK = 65536
+-- Seconds of reading without a pause.
+local LONGEST_TURN = 0.01
 -- By this `redlatch status --callers` sees which version is connected.
 local NAME = "redlatch/" .. bundle.bundle
 -- Nothing may be said for days on an idle connection; that a question is not answered is noticed elsewhere.
@@ -224,12 +226,25 @@ function _M.take(wire)
   return call
 end
 
+-- Lets others have their turn when the reader had a long one: while there is always more to read nothing else of the
+-- worker runs. nginx' own time stands still meanwhile.
+local function take_turns(turn)
+  local cached, now = ngx.now(), clock()
+  if cached ~= turn.cached then
+    turn.cached, turn.began = cached, now
+  elseif now - turn.began > LONGEST_TURN then
+    ngx.sleep(0.001)
+  end
+end
+
 -- Reads until the connection breaks: to be run by a light thread of its own.
 -- @param on_reply called with a call, its reply or false, and an error
 -- @param on_push called with the array of a push
 function _M.read(wire, on_reply, on_push)
   local parser = wire.parser
+  local turn = { cached = nil, began = nil }
   repeat
+    take_turns(turn)
     local chunk, err = wire.sock:receiveany(CHUNK)
     if not chunk then
       wire.broken = wire.broken or err
