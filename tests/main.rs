@@ -15,6 +15,7 @@ mod peers;
 mod readme;
 mod regressions;
 mod scripts;
+mod servers;
 mod simulation;
 mod support;
 mod topology;

@@ -17,7 +17,10 @@ use redis::{
     aio::MultiplexedConnection,
 };
 
-use super::sentinel::{self, Sentinels};
+use super::{
+    age,
+    sentinel::{self, Sentinels},
+};
 use crate::{clock, protocol::Moment};
 
 /// Pause after the first attempt to connect that fails; it doubles up to [`LONGEST_PAUSE`].
@@ -236,14 +239,19 @@ impl Inner {
     }
 }
 
-/// Lets `redlatch status --callers` see which version is connected. Since Redis 7.2 the crate tells that by itself.
+/// Lets `redlatch status --callers` see which version is connected, and finds out whether the server is too old. Since
+/// Redis 7.2 the crate tells the former by itself.
 async fn introduce(redis: &mut MultiplexedConnection, settings: &RedisConnectionInfo) -> RedisResult<()> {
     let (Some(library), Some(version)) = (settings.lib_name(), settings.lib_ver()) else { return Ok(()) };
-    let name = format!("{library}/{version}");
-    match redis.send_packed_command(redis::cmd("CLIENT").arg("SETNAME").arg(name)).await {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("CLIENT").arg("SETNAME").arg(format!("{library}/{version}"));
+    // Anybody may ask that, and it changes nothing.
+    pipeline.cmd("HELLO");
+    match redis.send_packed_commands(&pipeline, 0, 2).await {
         Err(error) if error.is_io_error() => Err(error),
-        // A user without that right is served nameless.
-        Ok(_) | Err(_) => Ok(()),
+        // A user without the right to a name is served nameless.
+        Ok(replies) => replies.get(1).map_or(Ok(()), age::check),
+        Err(_) => Ok(()),
     }
 }
 

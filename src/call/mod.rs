@@ -1,5 +1,6 @@
 //! One EVALSHA on one key: routing, healing of missing scripts, typed replies.
 
+mod age;
 mod cluster;
 mod connection;
 mod endpoint;

@@ -81,7 +81,7 @@ impl Node {
         pipeline.cmd("ASKING").add_command(command.clone());
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_commands(&pipeline, 1, 1).await;
         let mut replies = self.within(self.timeout, &what, work).await?;
-        answer(replies.pop().unwrap_or(Value::Nil), what)
+        answer(replies.pop().unwrap_or(Value::Nil), what, std::iter::once(command))
     }
 
     /// Sends the commands of `pipeline` in one write and waits for all replies for at most `limit`.
@@ -94,14 +94,14 @@ impl Node {
         let count = pipeline.len();
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_commands(pipeline, 0, count).await;
         let replies = self.within(limit, &what, work).await?;
-        Ok(replies.into_iter().map(|reply| answer(reply, &what)).collect())
+        Ok(replies.into_iter().map(|reply| answer(reply, &what, pipeline.cmd_iter())).collect())
     }
 
     /// Sends one command and waits for its reply, for at most the timeout.
     pub(super) async fn command(&self, command: &Cmd, what: impl Fn() -> String) -> Result<Value, Error> {
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_command(command).await;
         let reply = self.within(self.timeout, &what, work).await?;
-        answer(reply, what)
+        answer(reply, what, std::iter::once(command))
     }
 
     /// The reply of CLUSTER SLOTS.
@@ -218,9 +218,9 @@ impl Run<'_> {
     }
 }
 
-fn answer(reply: Value, what: impl Fn() -> String) -> Result<Value, Error> {
+fn answer<'a>(reply: Value, what: impl Fn() -> String, sent: impl Iterator<Item = &'a Cmd>) -> Result<Value, Error> {
     match reply {
-        Value::ServerError(error) => Err(refusal::translate(&what(), RedisError::from(error))),
+        Value::ServerError(error) => Err(refusal::translate_reply(&what(), RedisError::from(error), sent)),
         value => Ok(value),
     }
 }

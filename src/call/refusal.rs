@@ -1,34 +1,46 @@
 //! What each error of a server means for a caller, and what to do about it.
 
+mod echo;
+mod said;
+
 use std::time::Duration;
 
-use redis::RedisError;
+use redis::{Cmd, RedisError};
+use said::Said;
 
+use super::age::TOO_OLD;
 use crate::{Error, ErrorKind};
 
 /// Turns an error of the redis crate into ours. `what` names the command and the lock.
 pub(super) fn translate(what: &str, error: RedisError) -> Error {
+    refused(what, error, None)
+}
+
+/// The same for the reply to a command that was sent: the server's own words are shown where no others say more, unless
+/// they repeat an argument.
+pub(super) fn translate_reply<'a>(what: &str, error: RedisError, sent: impl Iterator<Item = &'a Cmd>) -> Error {
+    let arguments = sent.flat_map(|command| command.args_iter().skip(1)).filter_map(|argument| match argument {
+        redis::Arg::Simple(bytes) => Some(bytes),
+        _ => None,
+    });
+    refused(what, error, Some(&arguments.collect::<Vec<_>>()))
+}
+
+/// Without `sent`, what was sent had a password in it, or is not known.
+fn refused(what: &str, error: RedisError, sent: Option<&[&[u8]]>) -> Error {
     let Some(code) = error.code() else {
         return transport(what, error);
     };
-    let detail = error.detail().unwrap_or_default();
-    let (code, detail) = unwrap_script_error(code, detail);
-    let (kind, advice) = meaning(&code, &detail);
-    let message = match advice {
-        Some(advice) => format!("{what} was refused ({code}): {advice}"),
-        None => format!("{what} was refused ({code}): {}", plain(&detail)),
-    };
-    Error::new(kind, message).with_code(&code).with_source(error)
+    let Said { code, words } = Said::of(code, error.detail().unwrap_or_default());
+    let by_code = meaning(&code).map(|(kind, advice)| (kind, advice.map(ToOwned::to_owned)));
+    let (kind, advice) = by_code.unwrap_or_else(|| by_words(&words));
+    let why = advice.or_else(|| echo::without(&words, sent?.iter().copied())).unwrap_or_else(|| UNSAID.to_owned());
+    let refusal = Error::new(kind, format!("{what} was refused ({code}): {why}")).with_code(&code);
+    // The server's line may repeat what was sent, also to who prints the source; a redirection is read from it.
+    if matches!(&*code, "MOVED" | "ASK") { refusal.with_source(error) } else { refusal }
 }
 
-/// A server's words, without anything that a terminal obeys.
-fn plain(detail: &str) -> String {
-    let shown = |character: char| match character {
-        '\'' | '"' | '\\' => character.to_string(),
-        other => other.escape_debug().to_string(),
-    };
-    detail.chars().map(shown).collect()
-}
+const UNSAID: &str = "the server's words are left out, as they may repeat what was sent";
 
 /// A command that could not be sent because there is no connection.
 pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
@@ -39,7 +51,17 @@ pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
         redis::ErrorKind::AuthenticationFailed => Error::new(
             ErrorKind::Refused,
             format!("{what} was refused: the server did not accept the user or password, check the URL"),
-        ),
+        )
+        .with_code("WRONGPASS"),
+        redis::ErrorKind::Extension if error.to_string().starts_with(TOO_OLD) => {
+            let version = error.detail().unwrap_or("older");
+            return Error::new(ErrorKind::Refused, format!("{what} was refused: {TOO_OLD}, the server is {version}"))
+                .with_code("TOOOLD");
+        }
+        redis::ErrorKind::RESP3NotSupported => {
+            return Error::new(ErrorKind::Refused, format!("{what} was refused (NOPROTO): {NO_RESP3}"))
+                .with_code("NOPROTO");
+        }
         redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => Error::new(
             ErrorKind::Protocol,
             format!("{what} got an answer that is not Redis: is the address that of a Redis server?"),
@@ -91,25 +113,10 @@ fn transport(what: &str, error: RedisError) -> Error {
         .with_source(error)
 }
 
-/// Redis 6.2 wraps what a command inside a script said; 7.0 gives an ACL denial the code ERR.
-fn unwrap_script_error(code: &str, detail: &str) -> (String, String) {
-    if code == "ERR" && detail.contains("executing the script can't run this command") {
-        return ("NOPERM".to_owned(), detail.to_owned());
-    }
-    if code == "ERR"
-        && let Some((_, inner)) = detail.split_once("@user_script:")
-        && let Some((_, inner)) = inner.split_once(": ")
-        && let Some((inner_code, inner_detail)) = inner.trim_start_matches('-').split_once(' ')
-        && inner_code.bytes().all(|byte| byte.is_ascii_uppercase())
-    {
-        return (inner_code.to_owned(), inner_detail.to_owned());
-    }
-    (code.to_owned(), detail.to_owned())
-}
-
-fn meaning(code: &str, detail: &str) -> (ErrorKind, Option<&'static str>) {
+/// What a code means, for codes that mean one thing.
+fn meaning(code: &str) -> Option<(ErrorKind, Option<&'static str>)> {
     use ErrorKind::{Invalid, Refused, ScriptMissing, Unavailable};
-    match code {
+    Some(match code {
         "BADARG" => (Invalid, None),
         "NOSCRIPT" => (ScriptMissing, Some("the script is not on this server, run `redlatch load`")),
         "OOM" => (Refused, Some("the server is full, free memory or raise maxmemory; nothing was written")),
@@ -124,6 +131,7 @@ fn meaning(code: &str, detail: &str) -> (ErrorKind, Option<&'static str>) {
         "MISCONF" => (Refused, Some("the server cannot write its data to disk, see its log")),
         "NOAUTH" => (Refused, Some("the server needs a password, put it into the URL: redis://:PASSWORD@HOST")),
         "WRONGPASS" => (Refused, Some("the server did not accept the user or password, check the URL")),
+        "NOPROTO" => (Refused, Some(NO_RESP3)),
         "NOPERM" => (
             Refused,
             Some(
@@ -140,9 +148,51 @@ fn meaning(code: &str, detail: &str) -> (ErrorKind, Option<&'static str>) {
         "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => {
             (Unavailable, Some("the server's topology is changing, try again"))
         }
-        "ERR" if detail.contains("max number of clients") => {
-            (Unavailable, Some("the server has no connection left, raise maxclients or close idle ones"))
-        }
-        _ => (Refused, None),
+        _ => return None,
+    })
+}
+
+const NO_RESP3: &str = "the server speaks no RESP3: it is older than Redis 6.2, or a proxy is in between; connect to \
+                        the server itself";
+
+/// What the words of an error mean whose code says nothing.
+fn by_words(words: &str) -> (ErrorKind, Option<String>) {
+    use ErrorKind::{Refused, Unavailable};
+    let words = words.to_ascii_lowercase();
+    let says = |part: &str| words.contains(part);
+    let (kind, advice) = if says("max number of clients") {
+        (Unavailable, "the server has no connection left, raise maxclients or close idle ones")
+    } else if says("script killed by user") {
+        (Unavailable, "somebody ended the script with SCRIPT KILL before it wrote anything, try again")
+    } else if says("after non deterministic commands") || says("after non-deterministic commands") {
+        (Refused, "the server does not replicate what scripts do, CONFIG SET lua-replicate-commands yes")
+    } else if says("without any password configured") || says("no password is set") {
+        (Refused, "the server has no password, leave it out of the URL")
+    } else if says("invalid password") || says("operation not permitted") {
+        (Refused, "the server did not accept the user or password, check the URL")
+    } else if says("db index") || says("select is not allowed") {
+        (Refused, "the server does not have that database, check the number at the end of the URL")
+    } else if let Some(lacked) = lacked(&words) {
+        return (Refused, Some(lacked));
+    } else {
+        return (Refused, None);
+    };
+    (kind, Some(advice.to_owned()))
+}
+
+/// What `words`, in lower case, say about a command that the server does not have.
+fn lacked(words: &str) -> Option<String> {
+    let command = words.contains("command")
+        && ["unknown", "unsupported", "not supported", "not allowed", "disabled"]
+            .iter()
+            .any(|lack| words.contains(lack));
+    if !command {
+        return None;
     }
+    let is_name = |name: &&str| (1..=20).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphabetic());
+    let named = words.split(['\'', '`', '"']).nth(1).filter(is_name).map(str::to_ascii_uppercase);
+    let named = named.unwrap_or_else(|| "a command that this needs".to_owned());
+    Some(format!(
+        "this server does not know {named}: it is older than Redis 6.2, it has the command renamed, or it is a proxy"
+    ))
 }

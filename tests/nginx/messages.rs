@@ -1,5 +1,6 @@
 //! Every error of the server becomes a sentence that says what to do.
 
+use crate::servers::said;
 use crate::support::nginx::{Config, Nginx, percent_encode};
 
 fn nginx() -> Nginx {
@@ -8,16 +9,37 @@ fn nginx() -> Nginx {
             r#"location = /explain {
                 content_by_lua_block {
                     local reply = ngx.unescape_uri(ngx.var.arg_reply)
-                    ngx.print(require("resty.redlatch.errors").explain(reply))
+                    local errors = require("resty.redlatch.errors")
+                    ngx.print(errors.code(reply), "\n", errors.explain(reply))
                 }
             }"#,
         )
         .start()
 }
 
-/// What becomes of an error reply.
+/// The code and the sentence that an error reply becomes.
+fn read(nginx: &Nginx, reply: &str) -> (String, String) {
+    let answer = nginx.get(&format!("/explain?reply={}", percent_encode(reply.as_bytes()))).1;
+    let (code, sentence) = answer.split_once('\n').expect("two lines");
+    (code.to_owned(), sentence.to_owned())
+}
+
 fn explained(nginx: &Nginx, reply: &str) -> String {
-    nginx.get(&format!("/explain?reply={}", percent_encode(reply.as_bytes()))).1
+    read(nginx, reply).1
+}
+
+#[test]
+fn every_recorded_error_is_read_as_the_rust_client_reads_it() {
+    let nginx = nginx();
+    for said in said::all() {
+        let (code, sentence) = read(&nginx, said.text);
+        assert_eq!(code, said.code, "{}", said.text);
+        assert!(sentence.starts_with(&format!("redis: {code}")), "{sentence}");
+        // A proxy's whole line is cut by who knows what was sent, see echo.lua.
+        if !said.text.contains("unsupported command: ") {
+            assert_eq!(said::forbidden(&sentence), None, "{sentence} of {}", said.text);
+        }
+    }
 }
 
 #[test]

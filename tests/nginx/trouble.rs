@@ -110,7 +110,7 @@ fn a_replica_says_to_connect_to_the_primary() {
 fn a_full_server_refuses_to_grant_but_extends_and_releases() {
     let (redis, nginx) = redis_and_nginx();
     let lease = nginx.call("try_acquire", &[("name", "n")]);
-    ask::<()>(&redis, &["CONFIG", "SET", "maxmemory", "1mb"]);
+    ask::<()>(&redis, &["CONFIG", "SET", "maxmemory", "1"]);
     let error = "redis: OOM command not allowed when used memory > 'maxmemory' (the server is full: raise its maxmemory \
                  or delete keys; leases that are held can be extended and released)";
     refused(&nginx, &[("name", "other")], error);
@@ -124,18 +124,14 @@ fn users_without_the_permissions_are_told_which() {
     let (redis, nginx) = redis_and_nginx();
     let allow = "(let the user run EVALSHA, EVAL, SCRIPT LOAD, PUBLISH and the commands of the scripts on these keys \
                  (ACL SETUSER))";
-    for (user, rules, error) in [
-        ("noscript", ["~*", "-@scripting"], "NOPERM this user has no permissions to run the 'evalsha' command"),
-        ("nohset", ["~*", "-hset"], "ERR The user executing the script can't run this command or subcommand"),
-        (
-            "nokey",
-            ["~else:*", "+@all"],
-            "NOPERM this user has no permissions to access one of the keys used as arguments",
-        ),
-    ] {
+    for (user, rules) in
+        [("noscript", ["~*", "-@scripting"]), ("nohset", ["~*", "-hset"]), ("nokey", ["~else:*", "+@all"])]
+    {
         ask::<()>(&redis, &["ACL", "SETUSER", user, "on", ">p", "+@all", rules[0], rules[1]]);
+        // In between stand the server's own words, which are others in each version.
         let params = [("name", "n"), ("o.username", user), ("o.password", "p")];
-        refused(&nginx, &params, &format!("redis: {error} {allow}"));
+        let error = text(&nginx.call("try_acquire", &params), "error").to_owned();
+        assert!(error.starts_with("redis: NOPERM ") && error.ends_with(allow), "{error}");
     }
     assert_eq!(ask::<i64>(&redis, &["DBSIZE"]), 0);
 }

@@ -15,6 +15,11 @@ impl Command {
         &self.0
     }
 
+    /// How many words it has.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The digest that an EVALSHA asks for.
     pub fn digest(&self) -> Option<&str> {
         if self.is("EVALSHA") { std::str::from_utf8(self.0.get(1)?).ok() } else { None }

@@ -1,5 +1,5 @@
 -- What a Redis error reply means and what to do about it.
-local find, match, gsub = string.find, string.match, string.gsub
+local find, gsub, lower, match, upper = string.find, string.gsub, string.lower, string.match, string.upper
 
 local grant_the_user = "let the user run EVALSHA, EVAL, SCRIPT LOAD, PUBLISH and the commands of the scripts on these"
   .. " keys (ACL SETUSER)"
@@ -19,6 +19,7 @@ local advice = {
   MISCONF = "the server cannot save its data: free its disk or read its log",
   MOVED = no_cluster,
   NOAUTH = "set the options password and, if there is one, username",
+  NOPROTO = "the server speaks no RESP3: use Redis 6.2 or later, with no proxy in between",
   NOPERM = grant_the_user,
   NOREPLICAS = "too few replicas are connected: mend them or lower min-replicas-to-write",
   OOM = "the server is full: raise its maxmemory or delete keys; leases that are held can be extended and released",
@@ -30,48 +31,101 @@ local advice = {
   WRONGTYPE = "the key holds something else, left as it is: choose another name or namespace",
 }
 
--- Errors that all have the code ERR.
+-- Errors that all have the code ERR, by a part of their text in lower case.
 local advice_by_text = {
-  { "can't run this command", grant_the_user },
   { "without any password configured", "the server has no password: leave out the option password" },
+  { "no password is set", "the server has no password: leave out the option password" },
   { "invalid password", "check the options username and password" },
+  { "operation not permitted", "check the options username and password" },
   { "max number of clients", "raise maxclients on the server or lower pool_size" },
-  { "DB index is out of range", "set the option database to one that the server has" },
-  { "unknown command", "the server has renamed or turned off this command: allow EVALSHA, EVAL and SCRIPT" },
-  { "unknown subcommand", "the server is too old: use Redis 6.2 or later" },
+  { "db index", "set the option database to one that the server has" },
+  { "select is not allowed", "leave out the option database" },
+  { "script killed by user", "somebody ended the script before it wrote anything: ask again" },
+  { "after non deterministic commands", "let the server replicate what scripts do:"
+    .. " CONFIG SET lua-replicate-commands yes" },
   { "wrong number of arguments for 'auth'", "the server knows no user names: leave out the option username" },
 }
 
+local lacks = { "unknown", "unsupported", "not supported", "not allowed", "disabled" }
+
+-- What servers call a denial inside a script, which has the code ERR: up to 7.0, and later.
+local denials = { "^The user executing the script can't", "^ACL failure in script" }
+
 local _M = {}
 
--- Redis 6.2 wraps what a script raises: `ERR Error running script (call to f_…): @user_script:1: CODE text`.
-local function unwrap(line)
-  if find(line, "^ERR Error running script") then
-    return match(line, ".*@user_script:%s*%d+:%s*%-?(.+)$") or line
+-- Redis 7.0 and later say at the end where in which script an error came about; Valkey 9 does not say in which.
+local function unplaced(line)
+  return match(line, "^(.*%S)%s*script: %x+, on @[^@]*$") or match(line, "^(.*%S)%s*script: on @[^@]*$") or line
+end
+
+-- Up to Redis 6.2 what a script raises is wrapped, `ERR Error running script (call to f_…): @user_script:1: CODE text`,
+-- with a second mark and a minus where a command of the script was refused.
+local function unwrapped(line)
+  local inner = match(line, "^ERR Error running script %(call to [^)]*%): (.*)$")
+  if not inner then
+    return line
   end
-  return line
+  local rest = match(inner, "^@[^:]*:%s*%d+:%s*(.*)$")
+  while rest do
+    inner, rest = rest, match(rest, "^@[^:]*:%s*%d+:%s*(.*)$")
+  end
+  return gsub(inner, "^%-", "")
+end
+
+-- @return code and text of an error reply. Proxies give errors without a code.
+local function read(line)
+  local text = unwrapped(unplaced(line))
+  local code, rest = match(text, "^(%u%u+) (.*)$")
+  if not code then
+    code, rest = match(text, "^%u%u+$") or "ERR", text
+  end
+  if code == "ERR" then
+    for _, denial in ipairs(denials) do
+      if find(rest, denial) then
+        return "NOPERM", rest
+      end
+    end
+  end
+  return code, rest == code and "" or rest
+end
+
+-- What a text says about a command that the server does not have.
+local function lacked(text)
+  for _, lack in ipairs(find(text, "command", 1, true) and lacks or {}) do
+    if find(text, lack, 1, true) then
+      local name = match(text, "^[^'`\"]*['`\"](%a+)['`\"]")
+      return "this server does not know " .. (name and upper(name) or "a command that this needs")
+        .. ": it is older than Redis 6.2, it has the command renamed, or it is a proxy"
+    end
+  end
+end
+
+local function advice_for(text)
+  text = lower(text)
+  for _, entry in ipairs(advice_by_text) do
+    if find(text, entry[1], 1, true) then
+      return entry[2]
+    end
+  end
+  return lacked(text)
 end
 
 -- @param line an error reply without the leading `-`
 -- @return its code, for instance "NOSCRIPT"
 function _M.code(line)
-  return match(unwrap(line), "^%u+") or "ERR"
+  return (read(line))
 end
 
 -- @param line an error reply without the leading `-`
--- @return "redis: CODE text: what to do"
+-- @return "redis: CODE text (what to do)"
 function _M.explain(line)
-  local text = gsub(unwrap(line), "%s*script: %x+, on @user_script.*$", "")
+  local code, text = read(line)
+  local what_to_do = advice[code] or code == "ERR" and advice_for(text)
+  -- Some servers repeat what was sent to them, passwords too.
+  text = gsub(text, ",?%s*[Ww]ith args beginning with.*$", "")
   text = gsub(text, "[%s%.]+$", "")
-  local what_to_do = advice[match(text, "^%u+")]
-  if not what_to_do then
-    for _, entry in ipairs(advice_by_text) do
-      if find(text, entry[1], 1, true) then
-        what_to_do = entry[2]
-      end
-    end
-  end
-  return "redis: " .. text .. " (" .. (what_to_do or "read the server's log") .. ")"
+  local said = text == "" and code or code .. " " .. text
+  return "redis: " .. said .. " (" .. (what_to_do or "read the server's log") .. ")"
 end
 
 -- @return that no connection came about
