@@ -54,6 +54,7 @@ build = {
     ["resty.redlatch.single_flight"] = "lib/resty/redlatch/single_flight.lua",
     ["resty.redlatch.stats"] = "lib/resty/redlatch/stats.lua",
     ["resty.redlatch.timers"] = "lib/resty/redlatch/timers.lua",
+    ["resty.redlatch.tls"] = "lib/resty/redlatch/tls.lua",
     ["resty.redlatch.wire"] = "lib/resty/redlatch/wire.lua",
     ["resty.redlatch.words"] = "lib/resty/redlatch/words.lua",
   },

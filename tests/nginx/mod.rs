@@ -24,6 +24,7 @@ mod renewal;
 mod requests;
 mod routes;
 mod timers;
+mod tls;
 mod trouble;
 mod units;
 mod waiting;

@@ -10,6 +10,7 @@ local options = require "resty.redlatch.options"
 local phases = require "resty.redlatch.phases"
 local single_flight = require "resty.redlatch.single_flight"
 local stats = require "resty.redlatch.stats"
+local tls = require "resty.redlatch.tls"
 
 local format = string.format
 
@@ -34,10 +35,14 @@ local defaults = {
 -- @throws when an option is unknown, of the wrong type or out of range
 function _M.new(opts)
   local problem = options.new_problem(opts)
+  local tls_settings
+  if not problem then
+    tls_settings, problem = tls.settings(opts or {})
+  end
   if problem then
     error(problem, 2)
   end
-  local self = {}
+  local self = { tls = tls_settings }
   for option, value in pairs(defaults) do
     self[option] = value
   end
@@ -61,8 +66,8 @@ function _M.new(opts)
     stats.look_into(self.shm)
   end
   -- A pooled connection has introduced itself: it must never serve somebody with another user, password or database.
-  self.pool = format("redlatch %s/%d %s", self.address, self.database,
-    hex(ngx.sha1_bin((self.username or "") .. "\0" .. (self.password or ""))))
+  self.pool = format("redlatch %s/%d %s", self.address, self.database, hex(ngx.sha1_bin((self.username or "") .. "\0"
+    .. (self.password or "") .. "\0" .. (self.tls and self.tls.id or ""))))
   return setmetatable(self, mt)
 end
 

@@ -1,4 +1,6 @@
 -- What callers may pass. Nothing here throws: the public functions do, at their caller's line.
+local tls = require "resty.redlatch.tls"
+
 local format = string.format
 
 local LONGEST_TTL = 2678400
@@ -98,6 +100,11 @@ local rules_of_new = {
     end
   end,
   strict = boolean,
+  ssl = boolean,
+  ssl_verify = boolean,
+  server_name = bytes(1, 255),
+  client_certificate = bytes(1, 4096),
+  client_key = bytes(1, 4096),
   connection = connection,
   renew = boolean,
   max_hold = max_hold,
@@ -153,6 +160,8 @@ function _M.new_problem(given)
       problem = "redlatch: option socket goes without host and port"
     elseif given.renew and (given.connection or "worker") ~= "worker" then
       problem = "redlatch: option renew needs the driver: leave out the option connection"
+    else
+      problem = tls.problem(given)
     end
   end
   return problem

@@ -8,6 +8,7 @@ local healing = require "resty.redlatch.healing"
 local refusals = require "resty.redlatch.refusals"
 local server_clock = require "resty.redlatch.server_clock"
 local timers = require "resty.redlatch.timers"
+local tls = require "resty.redlatch.tls"
 
 local installed, client = pcall(require, "resty.redis")
 if not installed then
@@ -112,6 +113,13 @@ local function borrow(lock, deadline, fresh)
     end
   until not (used and fresh)
   if red:get_reused_times() == 0 then
+    if lock.tls then
+      -- Not all client libraries speak TLS; all of them have their socket here.
+      ok, err = tls.handshake(lock, red._sock, deadline)
+      if not ok then
+        return nil, err, "connection"
+      end
+    end
     ok, err, kind = introduce(lock, red, deadline)
     if not ok then
       return nil, err, kind or "connection"

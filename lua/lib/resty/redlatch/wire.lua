@@ -7,6 +7,7 @@ local errors = require "resty.redlatch.errors"
 local refusals = require "resty.redlatch.refusals"
 local resp = require "resty.redlatch.resp"
 local server_clock = require "resty.redlatch.server_clock"
+local tls = require "resty.redlatch.tls"
 
 local max, min = math.max, math.min
 
@@ -161,6 +162,12 @@ function _M.connect(lock, channels)
   end
   if not ok then
     return nil, dial.unreachable(lock, err), "connection"
+  end
+  if lock.tls then
+    ok, err = tls.handshake(lock, sock, deadline)
+    if not ok then
+      return nil, err, "connection"
+    end
   end
   local wire = {
     sock = sock, parser = resp.parser(), first = nil, last = nil, pushes = false, hears = {}, denial = nil,
