@@ -7,6 +7,7 @@ use redis::{
     RedisResult, TlsCertificates,
 };
 
+use super::misdirected;
 use crate::Error;
 
 const FORMS: &str = "write redis://[USER@]HOST[:PORT][/DB], unix:///PATH, redis+sentinel://HOST[:PORT],…/NAME or \
@@ -55,12 +56,10 @@ impl Endpoint {
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid) when it is not one of the forms above. The message does not repeat it.
     pub fn parse(url: &str) -> Result<Self, Error> {
-        let (scheme, rest) = url.split_once("://").ok_or_else(not_understood)?;
-        if rest.contains('#') {
-            return Err(Error::invalid(
-                "the URL has a #, but certificates are always checked; name the authority instead",
-            ));
+        if let Some(mistake) = misdirected::mistake(url) {
+            return Err(Error::invalid(mistake));
         }
+        let (scheme, rest) = url.split_once("://").ok_or_else(not_understood)?;
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         match (base, kind) {
             ("redis" | "rediss" | "valkey" | "valkeys", "sentinel") => Self::sentinel(base, rest),
@@ -123,6 +122,11 @@ impl Endpoint {
         self.settings.password().is_some() || of_sentinels
     }
 
+    /// Whether a user is named without whom the server could not know it: it would serve the default user instead.
+    pub fn lacks_password(&self) -> bool {
+        self.settings.username().is_some_and(|user| !user.is_empty()) && self.settings.password().is_none()
+    }
+
     /// The same, trusting only the certificate authorities in `pem`.
     ///
     /// # Errors
@@ -166,6 +170,11 @@ impl Endpoint {
             }
             Topology::Single(_) | Topology::Sentinel { .. } | Topology::Cluster { .. } => None,
         }
+    }
+
+    /// Whether connections are encrypted.
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls
     }
 
     /// Whether it is a cluster.

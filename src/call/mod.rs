@@ -4,6 +4,7 @@ mod age;
 mod cluster;
 mod connection;
 mod endpoint;
+mod misdirected;
 mod mutex;
 mod name;
 mod node;
@@ -67,6 +68,15 @@ impl Caller {
         strict: bool,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
+        if endpoint.lacks_password() {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "the URL names the user {:?} without a password, write USER:PASSWORD@ or give the password by itself",
+                    endpoint.user()
+                ),
+            ));
+        }
         let invalid = |error: RedisError| refusal::not_sent("connecting", error);
         let one = |connection| Node::new(endpoint.to_string(), connection, timeout);
         let servers = match &endpoint.topology {
@@ -96,9 +106,18 @@ impl Caller {
         let what = format!("connecting to {endpoint}");
         match tokio::time::timeout(timeout, connected).await {
             Ok(Ok(())) => Ok(Self { servers, endpoint: Arc::new(endpoint.clone()), timeout, strict }),
-            Ok(Err(error)) if !error.is_timeout() => Err(refusal::not_connected(&endpoint.to_string(), &what, error)),
+            Ok(Err(error)) if !error.is_timeout() => Err(misdirected::about_tls(
+                refusal::not_connected(&endpoint.to_string(), &what, error),
+                endpoint.has_tls(),
+            )),
             Ok(Err(_)) | Err(_) => {
-                Err(Error::new(ErrorKind::Unavailable, format!("{what} took longer than {timeout:?}")))
+                let announced = match &servers {
+                    Servers::One { sentinels: Some(sentinels), .. } => sentinels.announced(),
+                    Servers::One { sentinels: None, .. } | Servers::Cluster { .. } => None,
+                };
+                let announced = announced.map(|at| format!(": the sentinels say that the primary is {at}"));
+                let late = format!("{what} took longer than {timeout:?}{}", announced.unwrap_or_default());
+                Err(misdirected::about_tls(Error::new(ErrorKind::Unavailable, late), endpoint.has_tls()))
             }
         }
     }

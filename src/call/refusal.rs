@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisError};
 use said::Said;
 
-use super::age::TOO_OLD;
+use super::{age::TOO_OLD, misdirected};
 use crate::{Error, ErrorKind};
 
 /// Turns an error of the redis crate into ours. `what` names the command and the lock.
@@ -34,6 +34,7 @@ fn refused(what: &str, error: RedisError, sent: Option<&[&[u8]]>) -> Error {
     let Said { code, words } = Said::of(code, error.detail().unwrap_or_default());
     let by_code = meaning(&code).map(|(kind, advice)| (kind, advice.map(ToOwned::to_owned)));
     let (kind, advice) = by_code.unwrap_or_else(|| by_words(&words));
+    let advice = misdirected::other_kind(&code, &words).map(ToOwned::to_owned).or(advice);
     let why = advice.or_else(|| echo::without(&words, sent?.iter().copied())).unwrap_or_else(|| UNSAID.to_owned());
     let refusal = Error::new(kind, format!("{what} was refused ({code}): {why}")).with_code(&code);
     // The server's line may repeat what was sent, also to who prints the source; a redirection is read from it.
@@ -66,9 +67,10 @@ pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
             ErrorKind::Protocol,
             format!("{what} got an answer that is not Redis: is the address that of a Redis server?"),
         ),
-        redis::ErrorKind::InvalidClientConfig | redis::ErrorKind::Client => {
-            Error::new(ErrorKind::Invalid, format!("{what} could not be sent: {error}"))
-        }
+        redis::ErrorKind::InvalidClientConfig | redis::ErrorKind::Client => match error.detail() {
+            Some(sentence) => Error::new(ErrorKind::Invalid, format!("{what} failed: {sentence}")),
+            None => Error::new(ErrorKind::Invalid, format!("{what} could not be sent: {error}")),
+        },
         _ if error.is_connection_refusal() => {
             Error::new(ErrorKind::Unavailable, format!("{what} did not run: no server answers there, is it running?"))
         }
@@ -80,11 +82,14 @@ pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
 /// A connection that could not be made to `address`.
 pub(super) fn not_connected(address: &str, what: &str, error: RedisError) -> Error {
     let refused = error.is_connection_refusal();
+    let sentence = error.detail().map(str::to_owned);
     let error = not_sent(what, error);
     if error.kind() != ErrorKind::Unavailable || error.code().is_some() {
         error
     } else if refused {
         Error::new(ErrorKind::Unavailable, format!("no server answers at {address}, is it running?")).with_source(error)
+    } else if let Some(sentence) = sentence {
+        Error::new(ErrorKind::Unavailable, format!("{what} failed: {sentence}")).with_source(error)
     } else {
         Error::new(ErrorKind::Unavailable, format!("{what} failed: {}", root(&error)))
     }

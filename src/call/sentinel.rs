@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use redis::{
 use tokio::task::{JoinError, JoinSet};
 
 use super::{
-    connection::{Connection, Seek},
+    connection::{Connection, Seek, lock},
     endpoint::Endpoint,
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Sentinels {
     login: RedisConnectionInfo,
     /// The longest that asking one of them may take.
     limit: Duration,
+    /// What they last said that the primary is.
+    announced: Mutex<Option<String>>,
 }
 
 impl Sentinels {
@@ -40,7 +42,12 @@ impl Sentinels {
         timeout: Duration,
     ) -> Self {
         // Time must be left to connect to the primary.
-        Self { endpoint, addresses, name, login, limit: timeout / 2 }
+        Self { endpoint, addresses, name, login, limit: timeout / 2, announced: Mutex::default() }
+    }
+
+    /// What they last said that the primary is.
+    pub(super) fn announced(&self) -> Option<String> {
+        lock(&self.announced).clone()
     }
 
     /// What may connect to the primary. All sentinels are asked at once.
@@ -150,6 +157,7 @@ impl Candidates<'_> {
                 self.votes.iter().filter(|(address, count)| **count >= wanted && !self.tried.contains(*address));
             if let Some(address) = untried.max_by_key(|(_, count)| **count).map(|(address, _)| address.clone()) {
                 self.tried.insert(address.clone());
+                *lock(&self.sentinels.announced) = Some(address.clone());
                 let parsed = self.sentinels.endpoint.address(&address).ok_or_else(silent)?;
                 return self.sentinels.endpoint.client(parsed);
             }
@@ -158,7 +166,7 @@ impl Candidates<'_> {
             };
             match read::<Option<(String, u16)>>(answer) {
                 Ok(Some((host, port))) => *self.votes.entry(format!("{host}:{port}")).or_default() += 1,
-                Ok(None) => self.trouble = Some(unwatched()),
+                Ok(None) => self.trouble = Some(unwatched(&self.sentinels.name)),
                 Err(error) => self.trouble = self.trouble.take().or(Some(error)),
             }
         }
@@ -166,7 +174,18 @@ impl Candidates<'_> {
 
     /// The last one did not lead to a primary.
     pub(super) fn failed(&mut self, error: RedisError) {
-        self.trouble = Some(error);
+        // What the server itself said is about no address.
+        let of_the_way = error.is_io_error() || error.kind() == ErrorKind::Parse;
+        let Some(at) = self.sentinels.announced().filter(|_| of_the_way && error.code().is_none()) else {
+            self.trouble = Some(error);
+            return;
+        };
+        let why = match error.is_timeout() {
+            true => "does not answer".to_owned(),
+            false => format!("cannot be reached ({error})"),
+        };
+        let sentence = format!("the sentinels say that the primary is {at}, which {why}");
+        self.trouble = Some((ErrorKind::Io, "announced", sentence).into());
     }
 }
 
@@ -200,6 +219,8 @@ fn silent() -> RedisError {
     (ErrorKind::Io, "no sentinel answers").into()
 }
 
-fn unwatched() -> RedisError {
-    (ErrorKind::InvalidClientConfig, "the sentinels do not watch a primary of this name").into()
+fn unwatched(name: &str) -> RedisError {
+    let name = name.escape_debug();
+    let sentence = format!("the sentinels watch no primary called {name}, write the NAME of `sentinel monitor NAME`");
+    (ErrorKind::InvalidClientConfig, "wrong name", sentence).into()
 }

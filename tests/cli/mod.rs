@@ -8,6 +8,7 @@ mod json;
 mod lease;
 mod run;
 mod trouble;
+mod urls;
 mod watch;
 
 use std::{

@@ -90,13 +90,19 @@ fn a_password_in_the_arguments_is_refused_and_not_repeated() {
 
 #[test]
 fn a_url_that_is_not_understood_is_not_repeated() {
-    for url in [format!("http://:{CANARY}@localhost"), CANARY.to_owned()] {
+    for (url, message) in [
+        (
+            format!("http://:{CANARY}@localhost"),
+            "the scheme of the URL is not known, write redis, rediss, unix, \
+            redis+sentinel or redis+cluster",
+        ),
+        (CANARY.to_owned(), "the URL has no scheme, write redis://HOST[:PORT] or unix:///PATH"),
+        (format!("redis://:{CANARY}/@localhost"), "the user or password in the URL has a '/', write %2F for it"),
+    ] {
         let expected = answer(
             78,
             "",
-            "redlatch: the URL is not understood, write redis://[USER@]HOST[:PORT][/DB], unix:///PATH, \
-             redis+sentinel://HOST[:PORT],…/NAME or redis+cluster://HOST[:PORT],…; rediss for TLS\n  \
-             hint: it comes from --url, REDLATCH_URL or REDIS_URL, in this order\n",
+            &format!("redlatch: {message}\n  hint: it comes from --url, REDLATCH_URL or REDIS_URL, in this order\n"),
         );
         assert_fails(&url, &["inspect", "stock"], &expected, &[("configuration", "")]);
         assert_eq!(Cli::new(&["inspect", "stock"]).env("REDIS_URL", &url).answer(), expected);

@@ -167,7 +167,7 @@ async fn a_primary_that_the_sentinels_do_not_know_is_a_clear_error() {
     let url = watched.url().replace("/orders", "/other");
     let error = patient().connect(&url).await.err().expect("nobody knows it");
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("the sentinels do not watch a primary of this name"), "{error}");
+    assert!(error.to_string().contains("the sentinels watch no primary called other, write the NAME"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,7 @@ use crate::{
     opt::Global,
     outcome::{Cause, Failure, Outcome},
     output::plural,
+    server::unconnected,
     signals::Signals,
     table::{table, width},
 };
@@ -76,7 +77,7 @@ pub async fn bench(options: &BenchOptions, global: &Global) -> Result<Outcome, F
     let builder = Client::builder().namespace(&namespace).timeout(global.timeout).ttl(TTL).retention(RETENTION);
     let endpoint = global.endpoint()?;
     let client = tokio::select! {
-        client = builder.connect_to(&endpoint) => client?,
+        client = builder.connect_to(&endpoint) => client.map_err(unconnected)?,
         signal = signals.next() => return Err(interrupted(signal)),
     };
     let contended = options.locks.is_some_and(|locks| locks < options.clients);

@@ -1,15 +1,22 @@
 //! Which server is meant, the password for it, and the connection.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
+use std::{
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::Path,
+    sync::Once,
+    time::Duration,
+};
 
 use redlatch::{
-    Client, ClientBuilder, Error, Name, Namespace,
+    Client, ClientBuilder, Error, ErrorKind, Name, Namespace,
     call::{Caller, Endpoint},
 };
 
 use crate::{
     opt::Global,
     outcome::{Cause, Failure},
+    output::say,
 };
 
 const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
@@ -17,12 +24,12 @@ const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 impl Global {
     /// A connection that runs scripts and loads none by itself.
     pub async fn caller(&self) -> Result<Caller, Failure> {
-        Ok(Caller::connect(&self.operators()?, self.timeout, true, |_| {}).await?)
+        Caller::connect(&self.operators()?, self.timeout, true, |_| {}).await.map_err(unconnected)
     }
 
     /// As [`caller`](Self::caller), but a script that is missing is loaded on the way.
     pub async fn healing_caller(&self) -> Result<Caller, Failure> {
-        Ok(Caller::connect(&self.operators()?, self.timeout, false, |_| {}).await?)
+        Caller::connect(&self.operators()?, self.timeout, false, |_| {}).await.map_err(unconnected)
     }
 
     /// As [`endpoint`](Self::endpoint), for connections that are not to be counted among those of callers.
@@ -34,7 +41,7 @@ impl Global {
     pub async fn client(&self, ttl: Duration) -> Result<Client, Failure> {
         self.key_of(OsStr::new("-"))?;
         let builder: ClientBuilder = Client::builder().namespace(&self.namespace).timeout(self.timeout).ttl(ttl);
-        Ok(builder.connect_to(&self.endpoint()?).await?)
+        builder.connect_to(&self.endpoint()?).await.map_err(unconnected)
     }
 
     /// A name from the command line, and the key that stands for it.
@@ -101,11 +108,21 @@ impl Global {
             return Ok(std::env::var("REDLATCH_PASSWORD").ok().filter(|password| !password.is_empty()));
         };
         let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, "read", &error))?;
+        self.warn_of_readers(path);
         match text.lines().next() {
             None | Some("") => {
                 Err(Failure::new(Cause::Configuration, format!("{path:?} has no password in its first line")))
             }
             Some(password) => Ok(Some(password.to_owned())),
+        }
+    }
+
+    /// A password that every user of the machine can read is none.
+    fn warn_of_readers(&self, path: &Path) {
+        static SAID: Once = Once::new();
+        let others = std::fs::metadata(path).map_or(0, |file| file.permissions().mode() & 0o044);
+        if others != 0 && !self.quiet {
+            SAID.call_once(|| say(&format!("{path:?} has a password and others can read it, run chmod 600 on it")));
         }
     }
 }
@@ -121,6 +138,11 @@ fn parse(url: &str) -> Result<Endpoint, Failure> {
 
 fn misplaced() -> Failure {
     Failure::new(Cause::Configuration, "--cluster and --sentinel need a URL that begins with redis:// or rediss://")
+}
+
+/// Why there is no connection. What the library calls invalid then is the URL or a certificate.
+pub fn unconnected(error: Error) -> Failure {
+    if error.kind() == ErrorKind::Invalid { misconfigured(&error) } else { error.into() }
 }
 
 fn misconfigured(error: &Error) -> Failure {
