@@ -104,8 +104,6 @@ pub(super) fn other_kind(code: &str, detail: &str) -> Option<&'static str> {
         Some("the server there is no sentinel, write redis://HOST[:PORT] for a server of its own")
     } else if is("cluster") {
         Some("the server there is no node of a cluster, write redis://HOST[:PORT] or redis+sentinel://HOST[:PORT]/NAME")
-    } else if is("evalsha") || is("script") || is("eval") {
-        Some("the server there runs no scripts; for a sentinel write redis+sentinel://HOST[:PORT]/NAME")
     } else {
         None
     }
@@ -203,8 +201,7 @@ mod tests {
     fn a_server_of_another_kind_is_recognized_by_what_it_does_not_know() {
         for (detail, words) in [
             ("unknown command 'SENTINEL', with args beginning with: 'x'", Some("no sentinel")),
-            ("unknown command `EVALSHA`, with args beginning with:", Some("redis+sentinel://")),
-            ("Unknown command 'SCRIPT'", Some("redis+sentinel://")),
+            ("Unknown command `CLUSTER`, with args beginning with:", Some("redis+sentinel://")),
             ("This instance has cluster support disabled", Some("redis:// instead")),
             ("unknown command 'SCRIPTS'", None),
             ("syntax error", None),

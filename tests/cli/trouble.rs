@@ -183,6 +183,7 @@ fn a_missing_and_a_wrong_password_are_78_and_the_right_one_works() {
     let folder = folder();
     let file = folder.path().join("password");
     fs::write(&file, format!("{CANARY}\n")).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let file = file.to_str().unwrap();
     Cli::at(&format!("{url}?pass={CANARY}"), &["load"]).must();
     Cli::at(&url, &["status", "--check"]).env("REDLATCH_PASSWORD", CANARY).must();
