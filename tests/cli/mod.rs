@@ -6,7 +6,9 @@ mod doctor;
 mod fleet;
 mod json;
 mod lease;
+mod promise;
 mod run;
+mod terminal;
 mod trouble;
 mod urls;
 mod watch;
@@ -52,7 +54,12 @@ pub struct Running {
 impl Cli {
     /// Against no server in particular.
     pub fn new(words: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_redlatch"));
+        Self::program(env!("CARGO_BIN_EXE_redlatch"), words)
+    }
+
+    /// Another program, that starts it.
+    pub fn program(program: &str, words: &[&str]) -> Self {
+        let mut command = Command::new(program);
         for name in ["REDLATCH_URL", "REDIS_URL", "REDLATCH_PASSWORD", "NO_COLOR"] {
             command.env_remove(name);
         }

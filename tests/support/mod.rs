@@ -3,12 +3,14 @@
 mod clock;
 pub mod nginx;
 mod proxy;
+mod pty;
 mod redis;
 mod resp;
 pub mod topology;
 
 pub use clock::ClockShim;
 pub use proxy::{Fault, Proxy};
+pub use pty::Pty;
 pub use redis::{Raw, Server, signal};
 
 /// A number that a variable of the environment may set.

@@ -12,7 +12,7 @@ use crate::{
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{base64_of, text_of},
     owner_file::OwnerFile,
-    signals::Signals,
+    signals::{self, Signals},
 };
 
 /// Options of `acquire`.
@@ -105,7 +105,7 @@ pub async fn settle(client: &Client) {
 }
 
 /// A signal that came before there was anything to forward it to.
-pub fn interrupted(name: &Name, signal: nix::sys::signal::Signal) -> Failure {
-    let number = u8::try_from(signal as i32).unwrap_or_default();
-    Failure::new(Cause::Interrupted(number), format!("{signal} ended the wait for {name}"))
+pub fn interrupted(name: &Name, signal: i32) -> Failure {
+    let number = u8::try_from(signal).unwrap_or_default();
+    Failure::new(Cause::Interrupted(number), format!("{} ended the wait for {name}", signals::name(signal)))
 }

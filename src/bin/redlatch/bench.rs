@@ -18,7 +18,7 @@ use crate::{
     outcome::{Cause, Failure, Outcome},
     output::plural,
     server::unconnected,
-    signals::Signals,
+    signals::{self, Signals},
     table::{table, width},
 };
 
@@ -119,9 +119,10 @@ impl Drop for Shown {
     }
 }
 
-fn interrupted(signal: nix::sys::signal::Signal) -> Failure {
-    let number = u8::try_from(signal as i32).unwrap_or_default();
-    Failure::new(Cause::Interrupted(number), format!("{signal} ended the measurement; its keys are gone in a minute"))
+fn interrupted(signal: i32) -> Failure {
+    let number = u8::try_from(signal).unwrap_or_default();
+    let name = signals::name(signal);
+    Failure::new(Cause::Interrupted(number), format!("{name} ended the measurement; its keys are gone in a minute"))
 }
 
 async fn measure(work: Work, options: &BenchOptions, client: &Client) -> Result<Part, Error> {

@@ -1,179 +1,134 @@
-//! The command of `run`: a process group of its own, which can be signalled and stopped as a whole.
+//! The command of `run`, seen from `run`: by way of its [`guard`](crate::guard), or directly when that is gone.
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, IsTerminal, PipeReader, Read},
-    os::{fd::AsRawFd, unix::process::ExitStatusExt},
-    process::ExitStatus,
+    io,
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    process::Command,
     time::Duration,
 };
 
 use nix::{
-    errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::{
-        signal::{SigSet, Signal, killpg},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
-    },
-    unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp},
+    unistd::getpgrp,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
-    process::Command,
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
     signal::unix::{Signal as Stream, SignalKind, signal},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
-use crate::output::say;
+use crate::{
+    guard::{
+        family,
+        words::{Order, Plan, Report, line},
+    },
+    signals::without_leave,
+};
 
-/// How often a stopped group is looked at: no event tells that its last process has ended.
-const LOOK: Duration = Duration::from_millis(5);
+/// How long it takes at most until what was killed is gone, or will not go.
+const UNKILLABLE: Duration = Duration::from_secs(3);
+/// How often what does not die is killed again.
+const AGAIN: Duration = Duration::from_millis(20);
 
-/// A started command and everything in its process group.
+/// A variable of the command's environment; `None` means that the command does not have it.
+pub type Variable = (&'static str, Option<OsString>);
+
+/// The command, its guard, and everything that they start.
 pub struct Child {
-    process: tokio::process::Child,
-    group: Pid,
-    /// Tells the number of an error when the command cannot be started.
-    report: PipeReader,
-    /// Says when a command that has our terminal may have been suspended.
-    stops: Option<Stream>,
+    guard: Pid,
+    guard_ended: bool,
+    command: Option<Pid>,
+    orders: OwnedWriteHalf,
+    reports: Lines<BufReader<OwnedReadHalf>>,
+    /// Says when the guard, or an orphan that came to us, has changed.
+    children: Stream,
 }
 
 impl Child {
-    /// Starts `command`, by way of [`exec`](crate::exec) and from the thread that lives as long as this program, with
-    /// `environment` set last and without the file descriptor `close`. It has our stdin, stdout and stderr; when we are
-    /// in the foreground of a terminal, it is from now on.
-    pub fn spawn(command: &[OsString], environment: [(&str, &OsStr); 2], close: Option<i32>) -> io::Result<Self> {
-        let close = close.map(|descriptor| format!("--close={descriptor}"));
-        let (report, theirs) = io::pipe()?;
+    /// Starts the guard, which starts `command`. It has our stdin, stdout and stderr.
+    pub async fn spawn(command: &[OsString], environment: &[Variable], mut plan: Plan) -> io::Result<Self> {
+        family::adopt()?;
+        plan.job = getpgrp().as_raw();
+        let children = signal(SignalKind::child())?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
         fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        let process = Command::new("/proc/self/exe")
-            .args(["exec", &std::process::id().to_string()])
-            .args(close)
-            .arg(format!("--report={}", theirs.as_raw_fd()))
-            .arg("--")
-            .args(command)
-            .envs(environment)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let group = process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        let group = group.ok_or_else(|| io::Error::other("the command has no process id"))?;
-        let mut child = Self { process, group, report, stops: None };
-        child.give_terminal();
-        Ok(child)
+        let mut guard = Command::new("/proc/self/exe");
+        guard.arg0("lease-guard").args(["guard", &theirs.as_raw_fd().to_string(), "--"]).args(command);
+        for (name, value) in environment {
+            match value {
+                Some(value) => guard.env(name, value),
+                None => guard.env_remove(OsStr::new(name)),
+            };
+        }
+        let process = without_leave(|| guard.process_group(0).spawn())?;
+        let guard = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+        let guard = guard.ok_or_else(|| io::Error::other("the guard has no process id"))?;
+        let (reports, mut orders) = UnixStream::from_std(ours)?.into_split();
+        // A guard that is gone already says so by its silence.
+        let _ = orders.write_all(line(&plan).as_bytes()).await;
+        let reports = BufReader::new(reports).lines();
+        Ok(Self { guard, guard_ended: false, command: None, orders, reports, children })
     }
 
-    /// Process id of the command.
-    pub fn pid(&self) -> i32 {
-        self.group.as_raw()
+    /// Tells the guard. One that does not listen will be found out by its silence.
+    pub fn order(&self, order: &Order) {
+        let _ = self.orders.try_write(line(order).as_bytes());
     }
 
-    /// Waits until the command itself has ended. Can be dropped and called again.
-    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+    /// The next word of the guard; `None` when it is gone without a last one. Can be dropped and called again.
+    pub async fn next(&mut self) -> Option<Report> {
         loop {
             tokio::select! {
-                status = self.process.wait() => return status,
-                () = next(&mut self.stops) => self.go_on(),
+                line = self.reports.next_line() => {
+                    let report = serde_json::from_str(&line.ok().flatten()?).ok()?;
+                    if let Report::Started(command) = report {
+                        self.command = Pid::from_raw(command);
+                    }
+                    return Some(report);
+                }
+                _ = self.children.recv() => { self.reap(); }
             }
         }
     }
 
-    /// Why the command never started; `None` when it did. To be asked when it has ended.
-    pub fn not_started(&mut self) -> Option<io::Error> {
-        let mut number = String::new();
-        self.report.read_to_string(&mut number).ok()?;
-        number.parse().ok().map(io::Error::from_raw_os_error)
-    }
-
-    /// Sends `signal` to the group. A group that is gone needs none.
-    pub fn signal(&self, signal: Signal) {
-        if let Err(error) = killpg(self.group, signal)
-            && error != Errno::ESRCH
-        {
-            tracing::warn!(%error, "{signal} could not be sent to the command");
-        }
-    }
-
-    /// Asks the group to end with `signal`, waits for `grace` or until `hurry` completes, and kills what is left.
-    pub async fn stop(&mut self, signal: Signal, grace: Duration, hurry: impl Future<Output = ()>) {
-        self.signal(signal);
-        // A stopped process takes no notice of a signal until it goes on.
-        self.signal(Signal::SIGCONT);
-        tokio::select! {
-            () = self.gone() => {}
-            () = sleep(grace) => {}
-            () = hurry => {}
-        }
-        self.kill().await;
-    }
-
-    /// Kills the group and waits until the command has ended.
-    pub async fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
-        if let Err(error) = self.process.wait().await {
-            tracing::warn!(%error, "the end of the command could not be seen");
-        }
-    }
-
-    /// Completes when no process of the group is left.
-    async fn gone(&mut self) {
-        if self.process.wait().await.is_err() {
-            return;
-        }
-        while killpg(self.group, None) != Err(Errno::ESRCH) {
-            sleep(LOOK).await;
-        }
-    }
-
-    /// A command that holds a lease is not suspended by the terminal: nobody would take the terminal back from it.
-    fn go_on(&self) {
-        let look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        if matches!(waitid(Id::Pid(self.group), look), Ok(WaitStatus::Stopped(..))) {
-            say("the command holds a lease and is not suspended");
-            self.signal(Signal::SIGCONT);
-        }
-    }
-
-    /// Makes the group the foreground of our terminal, if we are: otherwise its first read would stop it.
-    fn give_terminal(&mut self) {
-        let stdin = io::stdin();
-        if stdin.is_terminal() && tcgetpgrp(&stdin) == Ok(getpgrp()) && tcsetpgrp(&stdin, self.group).is_ok() {
-            self.stops = signal(SignalKind::child()).ok();
-            // It may have read before, and be stopped for it.
-            self.signal(Signal::SIGCONT);
-        }
-    }
-}
-
-/// Takes the terminal back.
-impl Drop for Child {
-    fn drop(&mut self) {
-        if self.stops.is_some() {
-            let mut ttou = SigSet::empty();
-            ttou.add(Signal::SIGTTOU);
-            // From the background this signal would stop us.
-            if ttou.thread_block().is_ok() {
-                let _ = tcsetpgrp(io::stdin(), getpgrp());
-                let _ = ttou.thread_unblock();
+    /// Waits until the guard has ended: it has our stdout, and whoever reads that waits for its end.
+    pub async fn close(&mut self) {
+        let until = Instant::now() + UNKILLABLE;
+        while !self.reap() && !self.guard_ended && Instant::now() < until {
+            tokio::select! {
+                _ = self.children.recv() => {}
+                () = sleep(AGAIN) => {}
             }
         }
     }
-}
 
-async fn next(signals: &mut Option<Stream>) {
-    match signals {
-        Some(signals) => {
-            signals.recv().await;
+    /// Kills everything below this process and says what is left.
+    pub async fn kill(&mut self) -> Vec<String> {
+        let until = Instant::now() + UNKILLABLE;
+        while !self.reap() && Instant::now() < until {
+            family::signal(self.command, Signal::KILL);
+            tokio::select! {
+                _ = self.children.recv() => {}
+                () = sleep(AGAIN) => {}
+            }
         }
-        None => std::future::pending().await,
+        family::below().iter().map(family::Process::describe).collect()
     }
-}
 
-/// Its own exit code, or the signal that ended it.
-pub fn ended(status: ExitStatus) -> Result<u8, u8> {
-    let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
-    match status.signal() {
-        Some(signal) => Err(byte(signal)),
-        None => Ok(byte(status.code().unwrap_or_default())),
+    /// Returns whether no child is left.
+    fn reap(&mut self) -> bool {
+        let (guard, guard_ended) = (self.guard, &mut self.guard_ended);
+        family::reap(|pid, status| {
+            if pid == guard && status.stopped() {
+                // Nobody stops the one that keeps the time.
+                let _ = kill_process(guard, Signal::CONT);
+            } else if pid == guard {
+                *guard_ended |= !status.continued();
+            }
+        })
     }
 }

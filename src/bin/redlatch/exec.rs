@@ -1,5 +1,5 @@
-//! The first step of the command of `run`, in the process that becomes the command: it ties its life to that of `run`,
-//! so that a killed `run` leaves no command behind that goes on without a lease.
+//! The first step of the command of `run`, in the process that becomes the command: it ties its life to that of its
+//! [`guard`](crate::guard), so that a command never goes on without one.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -44,7 +44,7 @@ pub fn exec(options: &ExecOptions) -> Result<Outcome, Failure> {
     }
     // It may have been killed before that.
     if getppid().as_raw() != options.parent {
-        return Err(Failure::new(Cause::Interrupted(9), "the program that holds the lease is gone"));
+        return Err(Failure::new(Cause::Interrupted(9), "the program that guards the command is gone"));
     }
     // Opened anew it ends with this program, while what we were given would become the command's.
     let report = File::options().write(true).open(format!("/proc/self/fd/{}", options.report));

@@ -9,12 +9,15 @@ mod completions;
 mod demo;
 mod doctor;
 mod duration;
+mod end;
+mod environment;
 mod exec;
 mod export;
 mod extend;
 mod fleet;
 mod force_release;
 mod granted;
+mod guard;
 mod health;
 mod http;
 mod inspect;
@@ -58,6 +61,9 @@ fn main() -> ExitCode {
     };
     let global = &options.global;
     output::prepare(global);
+    if let Verb::Run(_) = options.verb {
+        signals::let_write();
+    }
     let result = in_runtime(&options).map_err(|mut failure| {
         if failure.cause.is_of_the_server() {
             failure.problem.node = global.node();
@@ -72,7 +78,21 @@ fn main() -> ExitCode {
             output::say(&format!("stdout cannot be written: {error}"));
             ExitCode::from(OUTPUT)
         }
-        _ => ExitCode::from(exit_code),
+        _ => {
+            if let Some(signal) = ended_by(&result) {
+                signals::end_by(signal);
+            }
+            ExitCode::from(exit_code)
+        }
+    }
+}
+
+/// The signal that ended the command, or the wait for it: this program ends by the same.
+fn ended_by(result: &Result<Outcome, Failure>) -> Option<u8> {
+    match result {
+        Ok(Outcome { verdict: Verdict::Signalled(signal), .. })
+        | Err(Failure { cause: Cause::Interrupted(signal), .. }) => Some(*signal),
+        _ => None,
     }
 }
 
@@ -133,6 +153,7 @@ async fn perform(options: &Options) -> Result<Outcome, Failure> {
         Verb::Bench(options) => bench::bench(options, global).await,
         Verb::Export(options) => export::export(options, global),
         Verb::Run(options) => run::run(options, global).await,
+        Verb::Guard(options) => guard::guard(options).await,
         Verb::Exec(options) => exec::exec(options),
         Verb::Acquire(options) => acquire::acquire(options, global).await,
         Verb::Extend(options) => extend::extend(options, global).await,
@@ -160,6 +181,7 @@ impl Verb {
             Self::Bench(_) => "bench",
             Self::Export(_) => "export",
             Self::Run(_) => "run",
+            Self::Guard(_) => "guard",
             Self::Exec(_) => "exec",
             Self::Acquire(_) => "acquire",
             Self::Extend(_) => "extend",

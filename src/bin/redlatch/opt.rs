@@ -8,8 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     acl::AclVerb, acquire::AcquireOptions, bench::BenchOptions, completions::CompletionsOptions, demo::DemoOptions,
     doctor::DoctorOptions, duration, exec::ExecOptions, export::ExportOptions, extend::ExtendOptions,
-    force_release::ForceReleaseOptions, inspect::InspectOptions, load::LoadOptions, ls::LsOptions, man::ManOptions,
-    release::ReleaseOptions, run::RunOptions, show::ShowOptions, status::StatusOptions, verify::VerifyOptions,
+    force_release::ForceReleaseOptions, guard::GuardOptions, inspect::InspectOptions, load::LoadOptions, ls::LsOptions,
+    man::ManOptions, release::ReleaseOptions, run::RunOptions, show::ShowOptions, status::StatusOptions,
+    verify::VerifyOptions,
 };
 
 /// Distributed locks on Redis: deploy the scripts, run commands under a lock, see who holds what.
@@ -145,13 +146,17 @@ pub enum Verb {
     /// Run a command while holding a lease
     ///
     /// The lease is renewed until the command ends and then given back. When it cannot be kept, the command and all
-    /// that it started in its process group are stopped before the lease ends, so that they are gone before another
-    /// holder can start. TERM, INT, HUP and QUIT are forwarded to the process group.
+    /// that it started are stopped before the lease ends, so that they are gone before another holder can start; the same
+    /// when this program itself is killed or stopped. Signals are forwarded, and this program ends as its command ends: by
+    /// its exit code, or by the same signal. It cannot be suspended while it holds a lease.
     ///
-    /// When this program itself is killed, the command is killed too; what it started in turn is not (Linux can do no
-    /// better). The command finds REDLATCH_NAME and REDLATCH_FENCE in its environment and reads this program's stdin. What it
-    /// leaves running in the background when it ends is not protected any more.
+    /// The command has this program's environment, stdin, stdout and stderr, and the terminal when it asks for it. It
+    /// finds REDLATCH_NAME, REDLATCH_FENCE and REDLATCH_HELD in its environment, but not REDLATCH_PASSWORD, nor a
+    /// password in REDLATCH_URL, unless --pass-url.
     Run(RunOptions),
+    /// Ends the command of `run` with its lease, whatever becomes of `run`
+    #[command(hide = true)]
+    Guard(GuardOptions),
     /// The first step of the command of `run`, in its own process
     #[command(hide = true)]
     Exec(ExecOptions),

@@ -1,10 +1,6 @@
 //! `redlatch run`: a command that runs only while the lease is held.
 
-use std::{
-    ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt,
-    time::Duration,
-};
+use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueEnum};
 use redlatch::{Attempt, Error, ErrorKind, Lease, Lock, Mutex};
@@ -13,15 +9,17 @@ use tokio::time::sleep;
 
 use crate::{
     acquire::{held_by_another, interrupted, settle},
-    child::Child,
+    child::{Child, Variable},
     duration::{self, show},
+    environment,
     exec::not_started,
+    io_failure,
     journal::Journal,
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{base64_of, text_of},
     signals::Signals,
-    supervise::{Reserve, supervise},
+    supervise::{Reserve, Supervision, share_keys},
 };
 
 /// Options of `run`.
@@ -54,8 +52,15 @@ pub struct RunOptions {
     /// What happens to the command when the lease cannot be kept
     #[arg(long, value_name = "WHAT", default_value = "kill")]
     pub on_lost: OnLost,
-    /// Write what happens to this file descriptor, one JSON object a line: acquired, lost, stopped, exited, released
-    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(1..))]
+    /// What happens to what the command left running when it ends
+    #[arg(long, value_name = "WHAT", default_value = "stop")]
+    pub on_end: OnEnd,
+    /// Let the command have REDLATCH_PASSWORD, and the password in REDLATCH_URL
+    #[arg(long)]
+    pub pass_url: bool,
+    /// Write what happens to this file descriptor, one JSON object a line: acquired, suspended, lost,
+    /// exited, stopped, not_stopped, released, not_released
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
     pub status_fd: Option<i32>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -71,6 +76,15 @@ pub enum OnLost {
     Warn,
 }
 
+/// What happens to what the command of `run` left running when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnEnd {
+    /// It is stopped, and then the lease is given back.
+    Stop,
+    /// It goes on, unprotected.
+    Leave,
+}
+
 /// How long a release is tried that gets no answer, however long the lease is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -84,13 +98,22 @@ pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failu
         client = global.client(options.ttl) => client?,
         signal = signals.next() => return Err(interrupted(&name, signal)),
     };
+    if !options.no_wait
+        && let Some(refusal) =
+            environment::refuse_to_wait_for_ourselves(&client, &name, options.conflict_exit_code).await
+    {
+        return Ok(refusal);
+    }
     let lock = client.mutex(name.as_bytes())?.renew(!options.no_renew);
     let attempt = tokio::select! {
         attempt = grant(&lock, options) => attempt,
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
     let outcome = match attempt {
-        Ok(Attempt::Granted(lease)) => hold(options, global, lease, reserve, &mut signals, &mut journal).await,
+        Ok(Attempt::Granted(lease)) => {
+            let environment = environment::of_command(&client, &lease, options.pass_url);
+            hold(options, global, lease, &environment, reserve, &mut signals, &mut journal).await
+        }
         Ok(Attempt::Held(held)) => Ok(held_by_another(&name, held.remaining, options.conflict_exit_code)),
         Err(failure) => Err(failure),
     };
@@ -118,43 +141,42 @@ async fn hold(
     options: &RunOptions,
     global: &Global,
     lease: Lease,
+    environment: &[Variable],
     reserve: Reserve,
     signals: &mut Signals,
     journal: &mut Journal,
 ) -> Result<Outcome, Failure> {
     let fence = lease.fence().to_string();
     let name = lease.name().clone();
-    let environment =
-        [("REDLATCH_NAME", OsStr::from_bytes(name.as_bytes())), ("REDLATCH_FENCE", OsStr::new(fence.as_str()))];
-    let mut child = match Child::spawn(&options.command, environment, options.status_fd) {
+    signals.listen_for_stops().map_err(|error| io_failure("listening for signals", &error))?;
+    let mut child = match Child::spawn(&options.command, environment, reserve.plan(options, &lease)).await {
         Ok(child) => child,
         Err(error) => {
             give_back(lease, signals, global.timeout).await;
-            return Err(not_started(&options.command[0], &error));
+            return Err(io_failure("starting the guard of the command", &error));
         }
     };
-    journal.write(&json!({
-        "event": "acquired", "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()),
-        "fence": fence, "pid": child.pid(),
-    }));
-    let (end, warned) = supervise(options, &lease, reserve, &mut child, signals, journal).await?;
-    let refused = child.not_started();
-    drop(child);
-    journal.write(&end.event());
+    let acquired = json!({ "event": "acquired", "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()),
+        "fence": fence });
+    let watch = Supervision { options, lease: &lease, reserve, child: &mut child, signals, journal, acquired };
+    let end = watch.watch().await;
+    end.events().iter().for_each(|event| journal.write(event));
     let released = give_back(lease, signals, global.timeout).await;
     journal.write(&match released {
         None => json!({ "event": "released" }),
         Some(ErrorKind::Lost) => json!({ "event": "lost" }),
         Some(_) => json!({ "event": "not_released" }),
     });
-    if let Some(error) = refused {
-        return Err(not_started(&options.command[0], &error));
+    if let Some(number) = end.ended.not_started {
+        return Err(not_started(&options.command[0], &std::io::Error::from_raw_os_error(number)));
     }
-    let outcome = Outcome::new("", end.data(&name, &fence));
-    if let Some(message) = end.loss(&name, warned, released) {
+    if let Err(error) = share_keys(&end.ended) {
+        tracing::warn!(%error, "the rest of the job was not told how the command ended");
+    }
+    let outcome = Outcome::new("", end.data(&name, &fence)).verdict(end.verdict());
+    if let Some(message) = end.loss(&name, released) {
         return Ok(outcome.verdict(Verdict::Lost).problem(Problem::new("lost", message)));
     }
-    let outcome = outcome.verdict(end.verdict());
     Ok(match released {
         Some(_) => outcome.note(format!("{name} could not be given back, its lease ends within {}", show(options.ttl))),
         None => outcome,

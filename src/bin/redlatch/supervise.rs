@@ -1,41 +1,36 @@
-//! The command of `run` under its lease: signals go through to it, and it is stopped in time when the lease cannot be
-//! kept.
+//! The command of `run` under its lease: signals go through to it, its guard is told of every renewal, and people are
+//! told what they have to know.
 
-use std::{process::ExitStatus, time::Duration};
+use std::{io, time::Duration};
 
-use redlatch::{ErrorKind, Lease, Name};
+use redlatch::Lease;
+use rustix::process::{Signal, kill_current_process_group};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    child::{Child, ended},
+    child::Child,
     duration::show,
+    end::End,
+    guard::words::{Ended, Order, Plan, Reason, Report, now_us, us},
     journal::Journal,
-    outcome::{Cause, Failure, Verdict},
-    output::{base64_of, say, text_of},
-    run::{OnLost, RunOptions},
-    signals::Signals,
+    outcome::{Cause, Failure},
+    output::say,
+    run::{OnEnd, OnLost, RunOptions},
+    signals::{self, Signals},
 };
 
 /// Time for the stop itself, at most: to be scheduled on a busy machine, to signal, to reap. A tenth of shorter leases.
 const MARGIN: Duration = Duration::from_secs(1);
 const MAX_DEFAULT_GRACE: Duration = Duration::from_secs(5);
-/// The longest sleep: a timer of the runtime stands still while the machine is suspended, a lease does not.
-const LOOK: Duration = Duration::from_millis(500);
+/// How late the guard may hear of a renewal, at most.
+const NEWS: Duration = Duration::from_millis(500);
 
 /// How much of the lease is kept back for stopping the command.
 #[derive(Clone, Copy)]
 pub struct Reserve {
     grace: Duration,
     margin: Duration,
-}
-
-/// How the command ended.
-pub enum End {
-    /// By itself.
-    Exited(ExitStatus),
-    /// It was stopped, because the lease could not be kept.
-    Stopped,
 }
 
 impl Reserve {
@@ -61,113 +56,154 @@ impl Reserve {
         .hint("write a longer --ttl or a shorter --grace"))
     }
 
-    fn total(self) -> Duration {
-        self.grace + self.margin
-    }
-}
-
-impl End {
-    pub fn verdict(&self) -> Verdict {
-        match self {
-            Self::Exited(status) => ended(*status).map_or_else(Verdict::Signalled, Verdict::Exited),
-            Self::Stopped => Verdict::Lost,
-        }
-    }
-
-    /// Exit code and signal of the command, when it ended by itself.
-    fn codes(&self) -> (Option<u8>, Option<u8>) {
-        match self.verdict() {
-            Verdict::Exited(code) => (Some(code), None),
-            Verdict::Signalled(signal) => (None, Some(signal)),
-            _ => (None, None),
-        }
-    }
-
-    pub fn event(&self) -> Value {
-        let (code, signal) = self.codes();
-        match self {
-            Self::Exited(_) => json!({ "event": "exited", "exit_code": code, "signal": signal }),
-            Self::Stopped => json!({ "event": "stopped" }),
-        }
-    }
-
-    pub fn data(&self, name: &Name, fence: &str) -> Value {
-        let (code, signal) = self.codes();
-        json!({
-            "name": text_of(name.as_bytes()),
-            "name_base64": base64_of(name.as_bytes()),
-            "fence": fence,
-            "stopped": matches!(self, Self::Stopped),
-            "child_exit_code": code,
-            "child_signal": signal,
-        })
-    }
-
-    /// What to say when the command was not protected to its end.
-    pub fn loss(&self, name: &Name, warned: bool, released: Option<ErrorKind>) -> Option<String> {
-        match self {
-            Self::Stopped => {
-                Some(format!("lease of {name} could not be kept, the command was stopped before it ended"))
-            }
-            Self::Exited(_) if warned => {
-                Some(format!("lease of {name} was lost, the command went on without protection"))
-            }
-            Self::Exited(_) if released == Some(ErrorKind::Lost) => {
-                Some(format!("lease of {name} was lost before the command ended"))
-            }
-            Self::Exited(_) => None,
+    /// What the guard has to know.
+    pub fn plan(self, options: &RunOptions, lease: &Lease) -> Plan {
+        Plan {
+            job: 0,
+            close: options.status_fd,
+            signal: options.signal as i32,
+            grace_us: us(self.grace),
+            margin_us: us(self.margin),
+            ends_with_lease: options.on_lost == OnLost::Kill,
+            ends_left_behind: options.on_end == OnEnd::Stop,
+            until_us: until_us(lease),
         }
     }
 }
 
-/// Forwards signals until the command ends, or stops it when the lease cannot be kept. Also says whether a command that
-/// may go on has been without protection.
-pub async fn supervise(
-    options: &RunOptions,
-    lease: &Lease,
-    reserve: Reserve,
-    child: &mut Child,
-    signals: &mut Signals,
-    journal: &mut Journal,
-) -> Result<(End, bool), Failure> {
-    let mut warned = false;
-    loop {
-        let kill = options.on_lost == OnLost::Kill;
-        tokio::select! {
-            biased;
-            () = threatened(lease, reserve), if kill => {
-                if lease.is_lost() {
-                    child.kill().await;
-                } else {
-                    // Nothing is said yet: a stderr that nobody reads must not delay the stop.
-                    child.stop(options.signal, reserve.grace, lease.lost()).await;
+/// Until when the lease lasts, by the clock that every process shares.
+fn until_us(lease: &Lease) -> u64 {
+    now_us() + us(lease.remaining())
+}
+
+/// `run` while its command works.
+pub struct Supervision<'a> {
+    pub options: &'a RunOptions,
+    pub lease: &'a Lease,
+    pub reserve: Reserve,
+    pub child: &'a mut Child,
+    pub signals: &'a mut Signals,
+    pub journal: &'a mut Journal,
+    /// The first event, which lacks the process id of the command.
+    pub acquired: Value,
+}
+
+impl Supervision<'_> {
+    /// Forwards signals until the command has ended, which its guard sees to when the lease cannot be kept.
+    pub async fn watch(mut self) -> End {
+        let kills = self.options.on_lost == OnLost::Kill;
+        let (mut told_us, mut lost_at) = (0, None);
+        let news = NEWS.min(self.options.ttl / 20).max(Duration::from_millis(1));
+        loop {
+            let until_us = until_us(self.lease);
+            if lost_at.is_none() && until_us > told_us + 1000 {
+                self.child.order(&Order::Until(until_us));
+                told_us = until_us;
+            }
+            let alarm = self.alarm(lost_at);
+            tokio::select! {
+                biased;
+                () = alarm, if kills => return self.end_without_guard(Reason::Lease).await,
+                () = self.lease.lost(), if lost_at.is_none() => {
+                    self.child.order(&Order::Lost);
+                    lost_at = Some(Instant::now());
+                    if !kills {
+                        self.go_on_unprotected();
+                    }
                 }
-                return Ok((End::Stopped, false));
+                report = self.child.next() => match report {
+                    Some(Report::Ended(ended)) => {
+                        self.child.close().await;
+                        return End { ended, unprotected: lost_at.is_some() && !kills };
+                    }
+                    Some(report) => self.tell(&report),
+                    None => return self.end_without_guard(Reason::Orphaned).await,
+                },
+                number = self.signals.any() => self.forward(number),
+                () = sleep(news) => {}
             }
-            () = lease.lost(), if !kill && !warned => {
-                say(&format!("lease of {} is lost, the command goes on without protection", lease.name()));
-                journal.write(&json!({ "event": "lost" }));
-                warned = true;
+        }
+    }
+
+    /// Completes when the guard should have killed everything and has not said so.
+    fn alarm(&self, lost_at: Option<Instant>) -> tokio::time::Sleep {
+        let spare = self.reserve.margin / 2;
+        let at = match lost_at {
+            Some(at) => at + spare,
+            None if self.lease.is_lost() => Instant::now() + spare,
+            None => Instant::now() + self.lease.remaining().saturating_sub(spare),
+        };
+        sleep_until(at)
+    }
+
+    async fn end_without_guard(self, reason: Reason) -> End {
+        let left = self.child.kill().await;
+        End { ended: Ended { stopped: Some(reason), left, ..Ended::default() }, unprotected: false }
+    }
+
+    fn go_on_unprotected(&mut self) {
+        say(&format!("lease of {} is lost, the command goes on without protection", self.lease.name()));
+        self.journal.write(&json!({ "event": "lost" }));
+    }
+
+    fn forward(&self, number: i32) {
+        match Signal::from_named_raw(number) {
+            Some(Signal::TSTP) => {
+                not_suspended();
+                // The others of our job have been stopped, and the shell would wait for us.
+                let _ = kill_current_process_group(Signal::CONT);
             }
-            status = child.wait() => {
-                let status = status.map_err(|error| crate::io_failure("waiting for the command", &error))?;
-                return Ok((End::Exited(status), warned));
+            // We ask nothing of the terminal: it is another one of our job.
+            Some(Signal::TTIN | Signal::TTOU) => self.child.order(&Order::JobWantsTerminal),
+            _ => self.child.order(&Order::Signal(number)),
+        }
+    }
+
+    fn tell(&mut self, report: &Report) {
+        let name = self.lease.name();
+        match report {
+            Report::Suspended { signal, stays: true }
+                if [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(signal) =>
+            {
+                say(&format!(
+                    "the command of {name} waits for the terminal and is in the background: bring it to the foreground \
+                     within {}, or it is stopped",
+                    show(self.lease.remaining())
+                ));
             }
-            signal = signals.next() => child.signal(signal),
+            Report::Suspended { stays: false, .. } => not_suspended(),
+            Report::Suspended { signal, stays: true } => say(&format!(
+                "the command of {name} was stopped by {}, its lease is renewed meanwhile",
+                signals::name(*signal)
+            )),
+            Report::Refused { signal, why } => {
+                say(&format!("{} could not be sent to the command: {why}", signals::name(*signal)));
+            }
+            Report::LeftBehind(processes) if processes.is_empty() => {}
+            Report::LeftBehind(processes) => {
+                say(&format!("the command has ended, what it left running is stopped: {}", processes.join(", ")));
+            }
+            Report::Started(pid) => {
+                self.acquired["pid"] = (*pid).into();
+                self.journal.write(&self.acquired);
+            }
+            Report::Resumed | Report::Ended(_) => {}
+        }
+        if let Report::Suspended { signal, stays: true } = report {
+            self.journal.write(&json!({ "event": "suspended", "signal": signal }));
         }
     }
 }
 
-/// Completes when no more of the lease is left than is kept back, or when it is lost.
-async fn threatened(lease: &Lease, reserve: Reserve) {
-    loop {
-        let left = lease.remaining().saturating_sub(reserve.total());
-        if left.is_zero() || lease.is_lost() {
-            return;
-        }
-        tokio::select! {
-            () = lease.lost() => return,
-            () = sleep(left.min(LOOK)) => {}
-        }
+fn not_suspended() {
+    say("the command holds a lease and is not suspended");
+}
+
+/// Passes on to the rest of our job what only the command got from the terminal, because it had that.
+pub fn share_keys(ended: &Ended) -> io::Result<()> {
+    let signal = ended.signal.and_then(Signal::from_named_raw);
+    match signal.filter(|signal| ended.had_terminal && [Signal::INT, Signal::QUIT].contains(signal)) {
+        Some(signal) => Ok(kill_current_process_group(signal)?),
+        None => Ok(()),
     }
 }
