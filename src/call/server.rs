@@ -103,8 +103,11 @@ fn of_role(reply: Value) -> Option<(Role, Vec<String>)> {
     let Value::Array(fields) = reply else { return None };
     let mut fields = fields.into_iter();
     let Value::BulkString(role) = fields.next()? else { return None };
-    if role != b"master" {
-        return Some((Role::Replica, Vec::new()));
+    match role.as_slice() {
+        b"master" => {}
+        b"slave" => return Some((Role::Replica, Vec::new())),
+        // A sentinel.
+        _ => return Some((Role::Unknown, Vec::new())),
     }
     let list: Vec<(String, String, String)> = redis::from_redis_value(fields.nth(1)?).unwrap_or_default();
     Some((Role::Primary, list.iter().map(|(host, port, _)| format!("{host}:{port}")).collect()))

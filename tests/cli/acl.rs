@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redlatch::{Attempt, Client, Error, bundle::embedded, call::Caller};
 
-use super::{Cli, answer, assert_fails, info, until, version};
+use super::{Cli, Running, answer, assert_fails, folder, info, until, version};
 use crate::support::{
     Raw,
     topology::{Member, Replicated},
@@ -132,45 +132,89 @@ async fn the_rights_of_a_strict_caller_are_enough_and_none_is_too_much() {
     enough_and_none_too_much("strict").await;
 }
 
-#[test]
-fn the_rights_of_a_deployer_are_enough_and_none_is_too_much() {
+/// Exit code of a verb, whether something could not be seen, and what was denied.
+type Seen = (i32, bool, Vec<String>);
+
+/// Runs `verbs` as the user `app`, on servers where it has exactly the printed rights of `role`, and then with one right
+/// less each time.
+fn enough_for_its_verbs_and_none_too_much(role: &str, verbs: &[&[&str]]) {
     let servers = Replicated::start(1, &[]);
     let (server, mut replica) = (&servers.primary, servers.replicas[0].raw());
     let mut raw = server.raw();
-    let rules = rules(server, &["deployer"]);
-    let url = url(server);
-    // Exit code, whether something could not be seen, whether the replica was found, what was denied.
-    let everything = |raw: &mut Raw| -> Vec<(i32, bool, bool, Vec<String>)> {
-        raw.must::<()>(&["SCRIPT", "FLUSH"]);
-        denied(raw);
-        let tell = |words: &[&str]| {
-            let told = Cli::at(&url, words).answer();
+    let rules = rules(server, &[role]);
+    let mut run = |rules: &[String]| -> Vec<Seen> {
+        give(&mut replica, rules);
+        give(&mut raw, rules);
+        let seen = |words: &&[&str]| {
+            let _waiter = prepare(server, words[0]);
+            denied(&mut raw);
+            denied(&mut replica);
+            let told = Cli::at(&url(server), words).answer();
             let unknown = [&told.stdout, &told.stderr].iter().any(|text| text.contains("unknown"));
-            let replica = told.stdout.contains(&servers.replicas[0].address());
-            (told.status, unknown, replica, denied(&mut server.raw()))
+            // Without the right to ask, no replica is found.
+            let alone = words[0] == "load" && !told.stdout.contains(&servers.replicas[0].address());
+            (told.status, unknown || alone, [denied(&mut raw), denied(&mut replica)].concat())
         };
-        vec![
-            tell(&["load"]),
-            tell(&["status", "--check", "--callers"]),
-            tell(&["verify"]),
-            tell(&["acl", "print"]),
-            // Before 7.0 nobody can be asked about others.
-            tell(&["acl", "check", if version(raw) < (7, 0) { "app" } else { "default" }, "deployer"]),
-            tell(&["doctor"]),
-        ]
+        verbs.iter().map(seen).collect()
     };
-    give(&mut replica, &rules);
-    give(&mut raw, &rules);
-    let all = everything(&mut raw);
-    for (status, unknown, _, denied) in &all {
-        assert_eq!((*status, *unknown, denied.as_slice()), (0, false, &[][..]), "{all:?}");
+    let all = run(&rules);
+    assert!(all.iter().all(|seen| *seen == (0, false, Vec::new())), "{all:?}");
+    let mut removed = 0;
+    for rule in rules.iter().filter(|rule| !rule.starts_with("reset") && *rule != "-@all") {
+        let less: Vec<_> = rules.iter().filter(|other| *other != rule).cloned().collect();
+        assert_ne!(run(&less), all, "{rule} is too much");
+        removed += 1;
     }
-    for rule in rules.iter().filter(|rule| rule.starts_with('+')) {
-        let less = rules.iter().filter(|other| *other != rule).cloned().collect::<Vec<_>>();
-        give(&mut replica, &less);
-        give(&mut raw, &less);
-        assert_ne!(everything(&mut raw), all, "{rule} is too much");
+    println!("rights of {role} removed one by one: {removed}");
+    assert!(removed > 7);
+}
+
+/// The lock is held, for force-release somebody waits for it, and for load there is something to load.
+fn prepare(server: &Member, verb: &str) -> Option<Running> {
+    let (mut raw, url) = (server.raw(), format!("{}/3", server.url()));
+    raw.must::<()>(&["FLUSHALL"]);
+    let folder = folder();
+    let file = folder.path().join("owner");
+    Cli::at(&url, &["load"]).must();
+    Cli::at(&url, &["acquire", "n", "--ttl", "1h", "--owner-file", file.to_str().unwrap()]).must();
+    if verb == "load" {
+        raw.must::<()>(&["SCRIPT", "FLUSH"]);
     }
+    (verb == "force-release").then(|| {
+        let waiter = Cli::at(&url, &["run", "n", "-w", "60s", "--", "true"]).start();
+        raw.must::<()>(&["SELECT", "3"]);
+        until("somebody waits", || raw.must::<Option<String>>(&["HGET", "redlatch:m1:n", "tail"]).is_some());
+        waiter
+    })
+}
+
+#[test]
+fn the_rights_of_a_deployer_are_enough_for_its_verbs_and_none_is_too_much() {
+    // Before 7.0 nobody can be asked about others.
+    let user = if version(&mut Member::start(&[]).raw()) < (7, 0) { "app" } else { "default" };
+    let verbs: &[&[&str]] = &[
+        &["load"],
+        &["status", "--check", "--callers"],
+        &["verify"],
+        &["acl", "print"],
+        &["acl", "check", user, "deployer"],
+        &["doctor"],
+        &["ls"],
+        &["inspect", "n"],
+    ];
+    enough_for_its_verbs_and_none_too_much("deployer", verbs);
+}
+
+#[test]
+fn the_rights_of_an_operator_are_enough_for_its_verbs_and_none_is_too_much() {
+    let verbs: &[&[&str]] = &[&["ls"], &["inspect", "n"], &["force-release", "n", "--yes", "--reason", "a test"]];
+    enough_for_its_verbs_and_none_too_much("operator", verbs);
+}
+
+#[test]
+fn the_rights_of_an_observer_are_enough_for_its_verbs_and_none_is_too_much() {
+    let verbs: &[&[&str]] = &[&["ls"], &["inspect", "n"], &["status", "--check", "--callers"]];
+    enough_for_its_verbs_and_none_too_much("observer", verbs);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redlatch::bundle::embedded;
 use serde_json::Value;
 
-use super::{Cli, behind, product, version};
+use super::{Cli, answer, assert_fails, behind, blurred, product, version};
 use crate::support::{
     ClockShim, Raw, Server,
-    topology::{Cluster, Member, Replicated, until},
+    topology::{Cluster, Member, Replicated, WATCHED, until},
 };
 
 /// Checks that are not fine, as `id state`, with the fix each names; and the exit code.
@@ -77,12 +77,104 @@ fn doctor_finds_missing_rights_of_the_callers() {
 }
 
 #[test]
-fn doctor_says_what_it_may_not_see() {
+fn doctor_says_what_it_may_not_see_and_is_not_content_without_being_told_to() {
     let server = healthy();
-    server.raw().must::<()>(&["ACL", "SETUSER", "app", "on", ">pw", "+script|exists"]);
-    let (list, code) = found(&format!("redis://app:pw@{}", server.address()), &["--strict"]);
-    let unknown = ["D06", "D07", "D09", "D10", "D11", "D13"].map(|id| format!("{id} unknown"));
-    assert_eq!((list, code), ([&["D05 problem".to_owned()][..], &unknown].concat(), 1));
+    let rules = ["on", ">pw", "+script|exists", "+client|setname", "+acl|whoami", "+acl|dryrun"];
+    server.raw().must::<()>(&[&["ACL", "SETUSER", "app"], &rules[..]].concat());
+    let url = format!("redis://app:pw@{}", server.address());
+    let list = |words: &[&str]| found(&url, &[&["--user", "default", "--role", "strict"], words].concat());
+    let unknown = ["D04", "D06", "D07", "D09", "D10", "D11", "D13", "D14"].map(|id| format!("{id} unknown"));
+    if version(&mut server.raw()) >= (7, 0) {
+        assert_eq!(list(&[]), (unknown.to_vec(), 1));
+        assert_eq!(list(&["--allow-unknown", "--strict"]), (unknown.to_vec(), 0));
+        let text = Cli::at(&url, &["doctor", "--user", "default"]).answer().stdout;
+        assert!(text.contains("\n8 unknown, 4 ok\n"), "{text}");
+        // Its own rights are those that it lacks.
+        let (list, code) = found(&url, &["--allow-unknown"]);
+        assert_eq!((list[0].as_str(), code), ("D05 problem", 1));
+        // Nothing is known of somebody who is not there.
+        assert_eq!(found(&server.url(), &["--user", "nobody", "--allow-unknown"]), (vec!["D05 problem".to_owned()], 1));
+    }
+}
+
+/// A fix never takes away what a user has for its own work.
+#[test]
+fn doctor_judges_the_role_that_it_is_asked_about_and_its_fix_is_enough() {
+    let server = healthy();
+    let mut raw = server.raw();
+    if version(&mut raw) < (7, 0) {
+        return;
+    }
+    for role in ["caller", "strict", "deployer", "operator", "observer"] {
+        let rules = Cli::at(&server.url(), &["acl", "print", role]).must();
+        let words: Vec<_> = ["ACL", "SETUSER", role, "on", ">pw"].into_iter().chain(rules.split_whitespace()).collect();
+        raw.must::<()>(&words);
+    }
+    for user in ["caller", "strict", "deployer", "operator", "observer"] {
+        assert_eq!(found(&server.url(), &["--user", user, "--role", user, "--strict"]), (Vec::new(), 0));
+        let other = if user == "deployer" { "operator" } else { "deployer" };
+        assert_eq!(found(&server.url(), &["--user", user, "--role", other]), (vec!["D05 problem".to_owned()], 1));
+        let text = Cli::at(&server.url(), &["doctor", "--user", user, "--role", other]).answer().stdout;
+        let fix = text.lines().find_map(|line| line.strip_prefix("D05  ACL ")).unwrap_or_else(|| panic!("{text}"));
+        raw.must::<()>(&["ACL"].into_iter().chain(fix.split_whitespace()).collect::<Vec<_>>());
+        for role in [user, other] {
+            assert_eq!(found(&server.url(), &["--user", user, "--role", role]), (Vec::new(), 0), "{user} {role} {fix}");
+        }
+    }
+    // Who runs it is a deployer unless it says otherwise.
+    let url = format!("redis://deployer:pw@{}", server.address());
+    assert_eq!(found(&url, &["--strict"]), (Vec::new(), 0));
+}
+
+#[test]
+fn doctor_sees_that_the_url_names_a_node_of_a_cluster_or_a_sentinel() {
+    let cluster = Cluster::start(&["--appendonly", "yes", "--min-replicas-to-write", "1"]);
+    Cli::at(&cluster.url(), &["load"]).must();
+    // A replica of it is one too.
+    assert_eq!(found(&cluster.members[0].url(), &["--strict"]), (vec!["D15 problem".to_owned(); 2], 1));
+    let server = Member::start(&[]);
+    let sentinel = Member::watching(&server);
+    let expected = format!(
+        "redlatch: {0} is a sentinel, which has no locks\n  hint: write redis+sentinel://{0}/{WATCHED} in the URL, or say \
+         --sentinel and --master\n",
+        sentinel.address()
+    );
+    let told = answer(78, "", &expected);
+    assert_fails(&sentinel.url(), &["doctor"], &told, &[("configuration", &sentinel.address())]);
+}
+
+#[test]
+fn doctor_says_once_what_is_the_same_everywhere_the_worst_first_and_in_the_width_of_the_terminal() {
+    let servers = Replicated::start(2, &["--appendonly", "yes", "--maxmemory-policy", "volatile-lru"]);
+    let url = servers.primary.url();
+    Cli::at(&url, &["load"]).must();
+    servers.replicas[0].raw().must::<()>(&["SCRIPT", "FLUSH"]);
+    let told = Cli::at(&url, &["doctor"]).answer();
+    assert_eq!(told.status, 1, "{told:?}");
+    let lines: Vec<_> = told.stdout.lines().collect();
+    let states = ["problem", "warning", "unknown", "ok"];
+    let rank = |line: &&str| line.split_whitespace().find_map(|word| states.iter().position(|state| *state == word));
+    let ranks: Vec<_> = lines[1..].iter().take_while(|line| !line.is_empty()).map(rank).collect();
+    assert!(ranks.is_sorted() && ranks.len() > 8, "{}", told.stdout);
+    assert!(told.stdout.contains("3 servers: appendonly, fsync everysec\n"), "{}", told.stdout);
+    let mut replicas: Vec<_> = servers.replicas.iter().map(Member::address).collect();
+    replicas.sort();
+    let addresses = [vec![servers.primary.address()], replicas].concat();
+    assert!(
+        told.stdout.contains(&format!("{}: maxmemory-policy is volatile-lru", addresses.join(", "))),
+        "{}",
+        told.stdout
+    );
+    assert!(lines[1].starts_with("D03  ") && lines[1].contains(&servers.replicas[0].address()), "{}", told.stdout);
+    let shell = format!("stty rows 20 cols 60; {} doctor", env!("CARGO_BIN_EXE_redlatch"));
+    let mut script = std::process::Command::new("timeout");
+    script.args(["60", "script", "-qec", &shell, "/dev/null"]).env("REDLATCH_URL", &url).env("NO_COLOR", "1");
+    let seen = String::from_utf8(script.output().unwrap().stdout).unwrap();
+    let widest = seen.lines().map(|line| line.trim_end().chars().count()).max().unwrap();
+    assert!(widest > 50 && widest <= 60, "{widest}\n{seen}");
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    // How far the clocks are apart is different each time.
+    assert_eq!(words(&blurred(&seen)), words(&blurred(&told.stdout)));
 }
 
 #[test]
@@ -304,6 +396,13 @@ fn servers_without_some_commands_are_served_as_far_as_can_be_and_what_is_unknown
         {
             assert_eq!(text.contains(&format!("the server has no {asked}")), lacks(command), "{absent:?} {text}");
         }
+        let unknown = absent.iter().any(|command| !["ROLE", "ACL"].contains(command));
+        let allowed = Cli::on(&server, &["doctor", "--allow-unknown"]).answer().status;
+        assert_eq!(
+            (Cli::on(&server, &["doctor"]).answer().status, allowed),
+            (i32::from(unknown), 0),
+            "{absent:?} {text}"
+        );
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod checks;
 mod facts;
+mod view;
 
 use std::time::Duration;
 
@@ -16,12 +17,11 @@ use crate::{
     fleet::{Answer, failure_of_all},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
-    output::{bad, good},
     rights::Role,
-    table::table,
 };
 use checks::{CHECKS, Finding, State};
 use facts::{Facts, Look};
+use view::view;
 
 /// Options of `doctor`.
 #[derive(Args)]
@@ -29,6 +29,9 @@ pub struct DoctorOptions {
     /// Also fail on what could be better
     #[arg(long)]
     pub strict: bool,
+    /// Do not fail on checks that could not be made
+    #[arg(long)]
+    pub allow_unknown: bool,
     /// Whose rights to check [default: the user that is logged in]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
@@ -51,44 +54,23 @@ pub async fn doctor(options: &DoctorOptions, global: &Global) -> Result<Outcome,
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);
     }
-    let findings: Vec<_> = CHECKS.iter().flat_map(|check| check.run(&answers)).collect();
-    let worst = findings.iter().map(|finding| finding.state).max().unwrap_or(State::Fine);
-    let bad_from = if options.strict { State::Warning } else { State::Problem };
-    let problems: Vec<_> = findings.iter().filter(|finding| finding.state >= bad_from).map(Finding::problem).collect();
-    let outcome = Outcome::new(view(&findings), data(&findings, &answers)).rows("checks");
-    Ok(if worst >= bad_from {
+    let mut findings: Vec<_> = CHECKS.iter().flat_map(|check| check.run(&answers)).collect();
+    // The worst first; what is as bad stays in the order of the checks and servers.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.state));
+    let bad = |finding: &&Finding| match finding.state {
+        State::Fine => false,
+        State::Unknown => !options.allow_unknown,
+        State::Warning => options.strict,
+        State::Problem => true,
+    };
+    let problems: Vec<_> = findings.iter().filter(bad).map(|finding| finding.problem(answers.len())).collect();
+    let outcome = Outcome::new(view(&findings, answers.len()), data(&findings, &answers)).rows("checks");
+    Ok(if problems.is_empty() {
+        outcome
+    } else {
         // People have read all of it in the table.
         Outcome { problems_shown: true, problems, ..outcome.verdict(Verdict::Different) }
-    } else {
-        outcome
     })
-}
-
-fn view(findings: &[Finding]) -> String {
-    let rows: Vec<_> = findings
-        .iter()
-        .map(|finding| {
-            let state = match finding.state {
-                State::Fine => good("ok"),
-                State::Unknown => "unknown".to_owned(),
-                State::Warning => console::style("warning").yellow().to_string(),
-                State::Problem => bad("problem"),
-            };
-            [finding.id.to_owned(), finding.about.to_owned(), state, finding.text.clone()]
-        })
-        .collect();
-    let mut text = table(&["", "CHECK", "STATE", "FINDING"], &rows);
-    let fixes: Vec<_> = findings.iter().filter_map(|finding| Some((finding.id, finding.fix.as_ref()?))).collect();
-    if !fixes.is_empty() {
-        text += "\nWhat to do\n";
-        let mut said = std::collections::BTreeSet::new();
-        for (id, fix) in fixes {
-            if said.insert((id, fix)) {
-                text += &format!("{id}  {fix}\n");
-            }
-        }
-    }
-    text
 }
 
 fn data(findings: &[Finding], answers: &[Answer<Facts>]) -> serde_json::Value {
@@ -113,8 +95,9 @@ fn data(findings: &[Finding], answers: &[Answer<Facts>]) -> serde_json::Value {
 }
 
 impl Finding {
-    fn problem(&self) -> Problem {
-        let problem = Problem::new(self.state.word(), format!("{} {}: {}", self.id, self.about, self.text));
+    fn problem(&self, servers: usize) -> Problem {
+        let node = self.node.as_ref().filter(|_| servers > 1).map_or_else(String::new, |node| format!("{node}: "));
+        let problem = Problem::new(self.state.word(), format!("{} {}: {node}{}", self.id, self.about, self.text));
         let problem = match &self.fix {
             Some(fix) => problem.hint(fix),
             None => problem,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use redlatch::call::{Caller, Server};
+use redlatch::call::{Caller, Role, Server};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -30,9 +30,11 @@ pub struct Answer<T> {
 }
 
 impl Global {
-    /// Every server that is known now.
+    /// Every server that is known now, primaries first, always in the same order.
     pub async fn servers(&self) -> Result<Vec<Server>, Failure> {
-        Ok(self.caller().await?.servers().await?)
+        let mut servers = self.caller().await?.servers().await?;
+        servers.sort_by_cached_key(|server| (server.role == Role::Replica, server.address.clone()));
+        Ok(servers)
     }
 
     /// Does `work` on each of `servers`, all at the same time, each with a deadline of its own; answers are in the

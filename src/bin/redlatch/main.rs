@@ -43,6 +43,7 @@ mod table;
 mod usage;
 mod verify;
 mod watch;
+mod width;
 
 use std::{
     io::{self, ErrorKind},

@@ -134,8 +134,8 @@ pub enum Verb {
     Acl(AclVerb),
     /// Look for what endangers locks on the servers, and say what to do about it
     ///
-    /// Changes nothing. What the user may not see is unknown, which is not a failure. Exit code 1 when something is
-    /// wrong, with --strict also when something could be better.
+    /// Changes nothing. Exit code 1 when something is wrong or a check could not be made, with --strict also when something
+    /// could be better.
     Doctor(DoctorOptions),
     /// Measure acquire and release on the servers, beside the least that any lock costs
     ///

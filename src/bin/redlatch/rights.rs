@@ -10,12 +10,16 @@ use crate::{output::pattern_of, product::Version};
 /// What a user of the server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Role {
-    /// Takes locks, and loads scripts where they are missing.
+    /// Takes locks, and loads scripts where they are missing: programs, run, acquire, extend, release.
     Caller,
-    /// Runs load, status, verify, acl and doctor.
-    Deployer,
     /// Takes locks, and can neither load nor write scripts: `load --watch` has to keep them there.
     Strict,
+    /// Runs load, status, verify, acl, doctor, ls and inspect.
+    Deployer,
+    /// Runs ls, inspect and force-release.
+    Operator,
+    /// Runs ls, inspect and status: only reads.
+    Observer,
 }
 
 impl Role {
@@ -23,11 +27,63 @@ impl Role {
     pub fn word(self) -> &'static str {
         match self {
             Self::Caller => "caller",
-            Self::Deployer => "deployer",
             Self::Strict => "strict",
+            Self::Deployer => "deployer",
+            Self::Operator => "operator",
+            Self::Observer => "observer",
+        }
+    }
+
+    /// The word for it with its article.
+    pub fn one(self) -> &'static str {
+        match self {
+            Self::Caller => "a caller",
+            Self::Strict => "a strict caller",
+            Self::Deployer => "a deployer",
+            Self::Operator => "an operator",
+            Self::Observer => "an observer",
+        }
+    }
+
+    /// Whether it runs scripts of this name, such as `mutex/inspect`.
+    fn runs(self, script: &str) -> bool {
+        let verb = script.rsplit('/').next().unwrap_or(script);
+        match self {
+            Self::Caller | Self::Strict => true,
+            Self::Deployer | Self::Observer => verb == "inspect",
+            Self::Operator => matches!(verb, "inspect" | "force_release" | "resize"),
+        }
+    }
+
+    /// What it asks of servers beside running scripts, with what makes a harmless question of it.
+    fn asks(self) -> Vec<(&'static [&'static str], &'static [&'static str])> {
+        let scan: (&[&str], &[&str]) = (&["SCAN"], &["0"]);
+        match self {
+            Self::Caller => vec![LOAD, EXISTS, PING],
+            Self::Strict => vec![EXISTS, PING],
+            Self::Deployer => [&DEPLOYER[..], &STATUS, &[LOAD, scan]].concat(),
+            Self::Operator => vec![scan],
+            Self::Observer => [&STATUS[..], &[scan]].concat(),
         }
     }
 }
+
+/// What is there already need not be loaded.
+const EXISTS: (&[&str], &[&str]) = (&["SCRIPT", "EXISTS"], &["0"]);
+const LOAD: (&[&str], &[&str]) = (&["SCRIPT", "LOAD"], &["not Lua"]);
+/// A worker of nginx asks whether its connection still works.
+const PING: (&[&str], &[&str]) = (&["PING"], &[]);
+/// What `status` asks.
+const STATUS: [(&[&str], &[&str]); 4] =
+    [(&["CLIENT", "LIST"], &[]), (&["INFO"], &["server"]), (&["ROLE"], &[]), EXISTS];
+/// What `acl` and `doctor` ask beside that.
+const DEPLOYER: [(&[&str], &[&str]); 5] = [
+    (&["ACL", "DRYRUN"], &["default", "PING"]),
+    (&["ACL", "WHOAMI"], &[]),
+    (&["CONFIG", "GET"], &["maxmemory"]),
+    (&["SLOWLOG", "GET"], &["1"]),
+    (&["TIME"], &[]),
+];
 
 /// Something that a user may be allowed to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,54 +129,51 @@ impl Wanted {
     /// Every command on a server of `version`, those of the scripts first.
     pub fn rights(&self, version: &Version) -> Result<Vec<Right>, Error> {
         let mut rights = BTreeSet::new();
-        if self.role == Role::Deployer {
-            rights.extend(DEPLOYER.map(|(words, rest)| Right::of(words, &[]).asked(rest).spare(words[0] != "SCRIPT")));
-        } else {
-            self.of_callers(&mut rights)?;
-        }
+        self.of_scripts(&mut rights)?;
+        rights.extend(self.role.asks().into_iter().map(|(words, rest)| {
+            let lacking_is_fatal = matches!(words[0], "SCRIPT" | "SCAN" | "PING");
+            Right::of(words, &[]).asked(rest).spare(!lacking_is_fatal)
+        }));
         self.of_connections(version, &mut rights);
         // One probe for each command: keys of one family stand for all.
         let mut commands = BTreeSet::new();
         Ok(rights.into_iter().filter(|right| commands.insert(right.command.clone())).collect())
     }
 
-    fn of_callers(&self, rights: &mut BTreeSet<Right>) -> Result<(), Error> {
+    fn of_scripts(&self, rights: &mut BTreeSet<Right>) -> Result<(), Error> {
         let key = format!("{}:m1:name", self.namespace);
         let channel = format!("{}:inbox:id", self.namespace);
         for script in bundle::embedded().map_err(Error::from)?.scripts() {
+            if !self.role.runs(script.name()) {
+                continue;
+            }
             let key = match (script.name().split_once('/'), self.plain.first()) {
                 (Some(("plain", _)), None) => continue,
                 (Some(("plain", _)), Some(pattern)) => example_of(pattern),
                 _ => key.clone(),
             };
-            let nobodys = format!("{}:m1:", self.namespace);
-            rights.extend(script.header().effects.iter().map(|command| match command.as_str() {
-                "PUBLISH" => Right::of(&["PUBLISH"], &[&channel]).asked(&[&channel, ""]).about(Object::Channel),
-                "TIME" => Right::of(&["TIME"], &[]),
-                command => {
-                    let right = Right::of(&[command], &[&key]).about(Object::Key);
-                    match command {
-                        "HSET" => right.asked(&[&key, "field", "value", "field without value"]),
-                        "HDEL" | "HMGET" => right.asked(&[&nobodys, "field"]),
-                        "PEXPIRE" => right.asked(&[&key, "not a number"]),
-                        "SET" => right.asked(&[&key, "", "NX", "XX"]),
-                        "DEL" => right.asked(&[&nobodys]),
-                        _ => right,
-                    }
-                }
-            }));
+            rights.extend(script.header().effects.iter().map(|command| self.of_effect(command, &key, &channel)));
         }
-        let digest = "0".repeat(40);
-        rights.insert(Right::of(&["EVALSHA"], &[&digest, "1", &key]).about(Object::Key));
-        rights.insert(Right::of(&["SUBSCRIBE"], &[&channel]).about(Object::Channel));
-        // What is there already need not be loaded.
-        rights.insert(Right::of(&["SCRIPT", "EXISTS"], &[&digest]));
-        // A worker of nginx asks whether its connection still works.
-        rights.insert(Right::of(&["PING"], &[]));
-        if self.role == Role::Caller {
-            rights.insert(Right::of(&["SCRIPT", "LOAD"], &["return 1"]).asked(&["not Lua"]));
+        rights.insert(Right::of(&["EVALSHA"], &[&"0".repeat(40), "1", &key]).about(Object::Key));
+        if matches!(self.role, Role::Caller | Role::Strict) {
+            rights.insert(Right::of(&["SUBSCRIBE"], &[&channel]).about(Object::Channel));
         }
         Ok(())
+    }
+
+    fn of_effect(&self, command: &str, key: &str, channel: &str) -> Right {
+        let nobodys = format!("{}:m1:", self.namespace);
+        let right = |about: &str| Right::of(&[command], &[about]);
+        match command {
+            "TIME" => Right::of(&[command], &[]),
+            "PUBLISH" => right(channel).asked(&[channel, ""]).about(Object::Channel),
+            "HSET" => right(key).asked(&[key, "field", "value", "field without value"]).about(Object::Key),
+            "HDEL" | "HMGET" => right(key).asked(&[&nobodys, "field"]).about(Object::Key),
+            "PEXPIRE" => right(key).asked(&[key, "not a number"]).about(Object::Key),
+            "SET" => right(key).asked(&[key, "", "NX", "XX"]).about(Object::Key),
+            "DEL" => right(key).asked(&[&nobodys]).about(Object::Key),
+            _ => right(key).about(Object::Key),
+        }
     }
 
     /// What every connection does before its first command, and what finds the server that is meant.
@@ -139,65 +192,46 @@ impl Wanted {
         }
         if self.endpoint.is_cluster() {
             rights.insert(Right::of(&["CLUSTER", "SLOTS"], &[]));
-            rights.insert(if self.role == Role::Deployer {
-                Right::of(&["CLUSTER", "INFO"], &[])
-            } else {
-                // A slot that moves is served to those who say so.
-                Right::of(&["ASKING"], &[])
-            });
+            // A slot that moves is served to those who say so.
+            rights.insert(Right::of(&["ASKING"], &[]));
+            if self.role == Role::Deployer {
+                rights.insert(Right::of(&["CLUSTER", "INFO"], &[]));
+            }
         }
     }
 
     /// The words for ACL SETUSER on a server of `version`.
     pub fn rules(&self, version: &Version) -> Result<Vec<String>, Error> {
+        let rights = self.rights(version)?;
+        let patterns =
+            |of: Object| if rights.iter().any(|right| right.of == of) { self.patterns(of) } else { Vec::new() };
+        let commands = rights.iter().map(|right| format!("+{}", right.command));
         let mut rules = vec!["resetkeys".to_owned()];
-        rules.extend(self.keys());
+        rules.extend(patterns(Object::Key));
         rules.push("resetchannels".to_owned());
-        rules.extend(self.channels());
+        rules.extend(patterns(Object::Channel));
         rules.push("-@all".to_owned());
-        rules.extend(self.rights(version)?.into_iter().map(|right| format!("+{}", right.command)));
+        rules.extend(commands);
         Ok(rules)
     }
 
     /// The words that grant `right` to a user and take nothing away.
     pub fn rules_for(&self, right: &Right) -> Vec<String> {
-        let patterns = match right.of {
-            Object::Key => self.keys(),
-            Object::Channel => self.channels(),
+        std::iter::once(format!("+{}", right.command)).chain(self.patterns(right.of)).collect()
+    }
+
+    fn patterns(&self, of: Object) -> Vec<String> {
+        let namespace = pattern_of(self.namespace.as_bytes());
+        match of {
+            Object::Key => {
+                let plain = self.plain.iter().filter(|_| self.role.runs("plain/acquire"));
+                std::iter::once(format!("~{namespace}:*")).chain(plain.map(|pattern| format!("~{pattern}"))).collect()
+            }
+            Object::Channel => vec![format!("&{namespace}:inbox:*")],
             Object::Nothing => Vec::new(),
-        };
-        std::iter::once(format!("+{}", right.command)).chain(patterns).collect()
-    }
-
-    fn keys(&self) -> Vec<String> {
-        if self.role == Role::Deployer {
-            return Vec::new();
         }
-        let own = format!("~{}:*", pattern_of(self.namespace.as_bytes()));
-        std::iter::once(own).chain(self.plain.iter().map(|pattern| format!("~{pattern}"))).collect()
-    }
-
-    fn channels(&self) -> Vec<String> {
-        if self.role == Role::Deployer {
-            return Vec::new();
-        }
-        vec![format!("&{}:inbox:*", pattern_of(self.namespace.as_bytes()))]
     }
 }
-
-/// What the verbs `load`, `status`, `verify`, `acl` and `doctor` ask, with what makes a harmless question of it.
-const DEPLOYER: [(&[&str], &[&str]); 10] = [
-    (&["ACL", "DRYRUN"], &["default", "PING"]),
-    (&["ACL", "WHOAMI"], &[]),
-    (&["CLIENT", "LIST"], &[]),
-    (&["CONFIG", "GET"], &["maxmemory"]),
-    (&["INFO"], &["server"]),
-    (&["ROLE"], &[]),
-    (&["SCRIPT", "EXISTS"], &["0"]),
-    (&["SCRIPT", "LOAD"], &["not Lua"]),
-    (&["SLOWLOG", "GET"], &["1"]),
-    (&["TIME"], &[]),
-];
 
 impl Right {
     fn of(command: &[&str], rest: &[&str]) -> Self {

@@ -70,7 +70,7 @@ enum Seen {
 use Seen::{Fine, Nothing, Problem as Bad, Unknown, Warning};
 
 /// All checks.
-pub const CHECKS: [Check; 14] = [
+pub const CHECKS: [Check; 15] = [
     Check { id: "D01", about: "reachable", look: Look::All(reachable) },
     Check { id: "D02", about: "version", look: Look::Each(version) },
     Check { id: "D03", about: "scripts", look: Look::Each(scripts) },
@@ -85,6 +85,7 @@ pub const CHECKS: [Check; 14] = [
     Check { id: "D12", about: "cluster", look: Look::Each(cluster) },
     Check { id: "D13", about: "callers", look: Look::Each(callers) },
     Check { id: "D14", about: "other scripts", look: Look::Each(other_scripts) },
+    Check { id: "D15", about: "kind of server", look: Look::Each(kind) },
 ];
 
 /// Clocks that differ by more make a fail-over shorten or lengthen leases.
@@ -107,11 +108,10 @@ impl Check {
                 })
                 .collect(),
         };
-        let several = answers.len() > 1;
-        seen.into_iter().filter_map(|(node, seen)| self.finding(node, seen, several)).collect()
+        seen.into_iter().filter_map(|(node, seen)| self.finding(node, seen)).collect()
     }
 
-    fn finding(&self, node: Option<String>, seen: Seen, several: bool) -> Option<Finding> {
+    fn finding(&self, node: Option<String>, seen: Seen) -> Option<Finding> {
         let (state, text, fix) = match seen {
             Fine(text) => (State::Fine, text, None),
             Unknown(command, Withheld::Denied) => (State::Unknown, format!("the user may not use {command}"), None),
@@ -119,10 +119,6 @@ impl Check {
             Warning(text, fix) => (State::Warning, text, Some(fix)),
             Bad(text, fix) => (State::Problem, text, Some(fix)),
             Nothing => return None,
-        };
-        let text = match &node {
-            Some(node) if several => format!("{node}: {text}"),
-            _ => text,
         };
         Some(Finding { id: self.id, about: self.about, state, node, text, fix })
     }
@@ -160,9 +156,7 @@ fn reachable(answers: &[Answer<Facts>]) -> SeenOn {
 }
 
 fn version(facts: &Facts, _: Role) -> Seen {
-    let Some(product) = &facts.product else {
-        return Unknown("INFO", facts.info.as_ref().err().copied().unwrap_or(Withheld::Absent));
-    };
+    let Some(product) = &facts.product else { return no_info(facts) };
     if !product.version.is_from([6, 2, 0]) {
         Bad(format!("{product} is older than 6.2"), "upgrade the server to 6.2.7 or later".to_owned())
     } else if !product.counts_replicas_for_scripts() {
@@ -188,7 +182,7 @@ fn scripts(facts: &Facts, _: Role) -> Seen {
 fn evicted_scripts(facts: &Facts, _: Role) -> Seen {
     let (Some((evicted, looked)), Some(total), Some(product)) = (facts.evicted, facts.number(EVICTED), &facts.product)
     else {
-        return Nothing;
+        return if facts.info.is_err() { no_info(facts) } else { Nothing };
     };
     if evicted == 0 {
         return Fine(match total {
@@ -210,27 +204,32 @@ fn rights(facts: &Facts, role: Role) -> Seen {
     if role == Role::Replica {
         return Nothing;
     }
-    let (user, what) = (escaped(facts.user.as_bytes()), facts.role.word());
+    let (user, role) = (escaped(facts.user.as_bytes()), facts.role);
+    let one = role.one();
     match &facts.rights {
         Ok(lacking) if lacking.denied.is_empty() && lacking.unknown.is_empty() => {
-            Fine(format!("{user} has the rights of a {what}"))
+            Fine(format!("{user} has the rights of {one}"))
         }
         Ok(lacking) if lacking.denied.is_empty() => Bad(
             format!("it is not told whether {user} may {}", lacking.unknown.join(", ").to_uppercase()),
             "the server does not have these commands: locks need them".to_owned(),
         ),
         Ok(lacking) => Bad(
-            format!("{user} lacks rights of a {what}: {}", lacking.denied.join(", ").to_uppercase()),
+            format!("{user} lacks rights of {one}: {}", lacking.denied.join(", ").to_uppercase()),
             // What it has for other work stays.
             format!("ACL SETUSER {user} {}", lacking.rules.join(" ")),
         ),
         Err(Untold::NoUser) => Bad(
             format!("there is no user {user}"),
-            format!("ACL SETUSER {user} on '>a-password' $(redlatch acl print {what})"),
+            format!("ACL SETUSER {user} on '>a-password' $(redlatch acl print {})", role.word()),
         ),
         Err(Untold::Withheld(why)) => Unknown("ACL DRYRUN", *why),
         Err(Untold::Trouble(error)) => Bad(error.to_string(), "ask again when the server answers".to_owned()),
     }
+}
+
+fn no_info(facts: &Facts) -> Seen {
+    Unknown("INFO", facts.info.as_ref().err().copied().unwrap_or(Withheld::Absent))
 }
 
 fn no_config(facts: &Facts) -> Seen {
@@ -256,7 +255,7 @@ fn eviction(facts: &Facts, _: Role) -> Seen {
 fn replicas(facts: &Facts, role: Role) -> Seen {
     let (Some(connected), Some(least)) = (facts.number("connected_slaves"), facts.setting("min-replicas-to-write"))
     else {
-        return facts.info.as_ref().map_or_else(|why| Unknown("INFO", *why), |_| no_config(facts));
+        return if facts.info.is_err() { no_info(facts) } else { no_config(facts) };
     };
     let counted = facts.product.as_ref().is_none_or(Product::counts_replicas_for_scripts);
     match (role, connected, least) {
@@ -285,7 +284,7 @@ fn replication(facts: &Facts, role: Role) -> Seen {
         return Nothing;
     }
     match facts.info("master_link_status") {
-        None => Unknown("INFO", facts.info.as_ref().err().copied().unwrap_or(Withheld::Absent)),
+        None => no_info(facts),
         Some("up") => Fine("linked to its primary".to_owned()),
         Some(state) => Bad(
             format!("the link to its primary is {state}: promoted now, it would grant leases that are held"),
@@ -325,17 +324,18 @@ fn persistence(facts: &Facts, _: Role) -> Seen {
 }
 
 fn clocks(answers: &[Answer<Facts>]) -> SeenOn {
-    let ahead: Vec<_> = answers
-        .iter()
-        .filter_map(|answer| Some((answer.server.address.as_str(), answer.outcome.as_ref().ok()?.ahead_ms?)))
-        .collect();
+    let answered = || answers.iter().filter_map(|answer| Some((&answer.server.address, answer.outcome.as_ref().ok()?)));
+    let untold =
+        answered().filter_map(|(node, facts)| Some((Some(node.clone()), Unknown("TIME", facts.ahead_ms.err()?))));
+    let mut seen: SeenOn = untold.collect();
+    let ahead: Vec<_> = answered().filter_map(|(node, facts)| Some((node.as_str(), facts.ahead_ms.ok()?))).collect();
     let (Some(first), Some(last)) = (ahead.iter().min_by_key(|(_, ms)| ms), ahead.iter().max_by_key(|(_, ms)| ms))
     else {
-        return vec![(None, Unknown("TIME", Withheld::Denied))];
+        return seen;
     };
     let fix = "run chrony or another time daemon on all of them".to_owned();
     let here = first.1.abs().max(last.1.abs());
-    let seen = if last.1 - first.1 > CLOCKS_APART_MS {
+    let apart = if last.1 - first.1 > CLOCKS_APART_MS {
         let text = format!(
             "{} is {} ms ahead of {}: a fail-over changes the length of leases",
             last.0,
@@ -351,7 +351,8 @@ fn clocks(answers: &[Answer<Facts>]) -> SeenOn {
     } else {
         Fine(format!("at most {here} ms from this machine's"))
     };
-    vec![(None, seen)]
+    seen.push((None, apart));
+    seen
 }
 
 fn slow_scripts(facts: &Facts, _: Role) -> Seen {
@@ -370,6 +371,7 @@ fn cluster(facts: &Facts, _: Role) -> Seen {
     let cluster = match &facts.cluster {
         Some(Ok(cluster)) => cluster,
         Some(Err(why)) => return Unknown("CLUSTER INFO", *why),
+        None if facts.info.is_err() && facts.by_cluster => return no_info(facts),
         None => return Nothing,
     };
     let field = |name: &str| cluster.get(name).map_or("", String::as_str);
@@ -407,8 +409,21 @@ fn callers(facts: &Facts, _: Role) -> Seen {
     )
 }
 
+/// A node of a cluster refuses most locks to who does not know the other nodes.
+fn kind(facts: &Facts, _: Role) -> Seen {
+    if facts.info("cluster_enabled") != Some("1") || facts.by_cluster {
+        return Nothing;
+    }
+    Bad(
+        "it is a node of a Redis Cluster, and the URL says that it stands alone: the other nodes were not looked at"
+            .into(),
+        "write redis+cluster:// in the URL, or say --cluster".to_owned(),
+    )
+}
+
 fn other_scripts(facts: &Facts, _: Role) -> Seen {
     match facts.number("number_of_cached_scripts") {
+        None if facts.info.is_err() => no_info(facts),
         None => Nothing,
         Some(count) if count > OTHER_SCRIPTS => Warning(
             format!("{count} scripts are cached: somebody makes scripts up as it goes, which fills the memory"),

@@ -9,8 +9,10 @@ use redlatch::{Error, bundle::Script, call::Caller};
 
 use crate::{
     acl::rights_of,
-    ask::{Told, ask, ask_text, fields},
+    ask::{Told, Withheld, ask, ask_text, fields},
     granted::Untold,
+    outcome::{Cause, Failure},
+    output::escaped,
     product::Product,
     rights::{self, Wanted},
     status::versions,
@@ -29,7 +31,7 @@ pub struct Facts {
     /// Settings.
     pub config: Told<HashMap<String, String>>,
     /// How far its clock is ahead of ours, in milliseconds, give or take half of a round trip.
-    pub ahead_ms: Option<i64>,
+    pub ahead_ms: Told<i64>,
     /// The user whose rights were asked for, and what for.
     pub user: String,
     pub role: rights::Role,
@@ -39,6 +41,8 @@ pub struct Facts {
     pub callers: Told<BTreeMap<String, u64>>,
     /// The longest that one of our scripts took, of those that the server found slow.
     pub slowest: Told<Duration>,
+    /// Whether the URL says that it belongs to a cluster.
+    pub by_cluster: bool,
     /// The fields of CLUSTER INFO of a node of a cluster.
     pub cluster: Option<Told<HashMap<String, String>>>,
 }
@@ -73,10 +77,13 @@ const SETTINGS: [&str; 6] =
 
 impl Facts {
     /// Asks `caller`'s server.
-    pub async fn of(caller: Caller, look: Look) -> Result<Self, Error> {
+    pub async fn of(caller: Caller, look: Look) -> Result<Self, Failure> {
         let started = Instant::now();
-        let missing = caller.exists(look.scripts).await?.iter().filter(|present| !**present).count();
         let info = ask_text(&caller, &["INFO"]).await?.map(|text| fields(&text));
+        if let Some(failure) = info.as_ref().ok().and_then(|info| sentinel(info, &caller.endpoint().to_string())) {
+            return Err(failure);
+        }
+        let missing = caller.exists(look.scripts).await?.iter().filter(|present| !**present).count();
         let product = match info.as_ref().ok().and_then(Product::of_info) {
             Some(product) => Some(product),
             None => Product::of_hello(&caller).await?.ok().flatten(),
@@ -103,6 +110,7 @@ impl Facts {
             role: look.wanted.role,
             callers: ask_text(&caller, &["CLIENT", "LIST"]).await?.map(|list| versions(&list)),
             slowest: slowest(&caller, look.scripts).await?,
+            by_cluster: look.wanted.endpoint.is_cluster(),
             cluster,
             info,
             evicted: None,
@@ -144,6 +152,24 @@ impl Facts {
     }
 }
 
+/// Why nothing can be said of a sentinel.
+fn sentinel(info: &HashMap<String, String>, address: &str) -> Option<Failure> {
+    let mode = info.get("redis_mode").or(info.get("server_mode"))?;
+    if mode != "sentinel" {
+        return None;
+    }
+    // `master0:name=orders,status=ok,…`
+    let name = info.get("master0").and_then(|primary| primary.split(',').find_map(|field| field.strip_prefix("name=")));
+    let url = format!(
+        "redis+sentinel://{address}/{}",
+        name.map_or_else(|| "NAME".to_owned(), |name| escaped(name.as_bytes()))
+    );
+    Some(
+        Failure::new(Cause::Configuration, format!("{address} is a sentinel, which has no locks"))
+            .hint(format!("write {url} in the URL, or say --sentinel and --master")),
+    )
+}
+
 /// The counter of INFO.
 pub const EVICTED: &str = "evicted_scripts";
 
@@ -182,17 +208,22 @@ async fn lacking(caller: &Caller, user: &str, wanted: &Wanted) -> Result<Lacking
     Ok(lacking)
 }
 
-async fn ahead_ms(caller: &Caller) -> Result<Option<i64>, Error> {
+async fn ahead_ms(caller: &Caller) -> Result<Told<i64>, Error> {
     // The first question may wait for a connection, the second does not.
-    let mut ahead = None;
+    let mut ahead = Err(Withheld::Absent);
     for _ in 0..2 {
         let asked = Instant::now();
-        let Some(server_us) = caller.server_us(b"").await? else { return Ok(None) };
+        let reply = match ask(caller, &["TIME"]).await? {
+            Ok(reply) => reply,
+            Err(why) => return Ok(Err(why)),
+        };
         let half = asked.elapsed() / 2;
         let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(half);
-        ahead = Some((i128::from(server_us) - here.as_micros() as i128) / 1000);
+        let there: Option<(i128, i128)> = redis::from_redis_value(reply).ok();
+        let there_us = there.map(|(seconds, micros)| seconds * 1_000_000 + micros).ok_or(Withheld::Absent);
+        ahead = there_us.map(|there_us| ((there_us - here.as_micros() as i128) / 1000) as i64);
     }
-    Ok(ahead.and_then(|ahead| i64::try_from(ahead).ok()))
+    Ok(ahead)
 }
 
 /// `[id, time, microseconds, [command, digest, …], …]` each.

@@ -1,0 +1,154 @@
+//! What was found, for people: once what is the same on several servers.
+
+use std::collections::BTreeSet;
+
+use console::style;
+
+use super::checks::{Finding, State};
+use crate::{
+    output::{bad, good},
+    width::{columns, wrapped},
+};
+
+/// A finding with all servers that it was made on.
+struct Row<'a> {
+    finding: &'a Finding,
+    nodes: Vec<&'a str>,
+    /// Whether the servers do not differ in their words.
+    same: bool,
+}
+
+/// The findings in their order, their count, and what to do.
+pub fn view(findings: &[Finding], servers: usize) -> String {
+    let rows = folded(findings);
+    let columns = columns();
+    let about = rows.iter().map(|row| row.finding.about.len()).max().unwrap_or(0).max("CHECK".len());
+    let indent = "D01".len() + 2 + about + 2 + "problem".len() + 2;
+    let mut text = format!("     {:<about$}  {:<7}  FINDING\n", "CHECK", "STATE");
+    for row in &rows {
+        let Finding { id, about: what, state, .. } = row.finding;
+        let lines = wrapped(&row.text(servers), columns.saturating_sub(indent));
+        let body = lines.join(&format!("\n{}", " ".repeat(indent)));
+        // A colour has no width.
+        let gap = " ".repeat("problem".len() - state.word().len());
+        text += &format!("{id}  {what:<about$}  {}{gap}  {body}\n", state.shown());
+    }
+    text += &format!("\n{}\n", summary(&rows));
+    text + &fixes(&rows, columns)
+}
+
+fn folded(findings: &[Finding]) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row> = Vec::new();
+    for finding in findings {
+        let node = finding.node.as_deref();
+        let same_kind = |row: &&mut Row| {
+            let other = row.finding;
+            let as_good =
+                (other.id, other.state) == (finding.id, finding.state) && !row.nodes.is_empty() && node.is_some();
+            as_good && (finding.state == State::Fine || (&other.text, &other.fix) == (&finding.text, &finding.fix))
+        };
+        match rows.iter_mut().find(same_kind) {
+            Some(row) => {
+                row.same &= row.finding.text == finding.text;
+                row.nodes.extend(node);
+            }
+            None => rows.push(Row { finding, nodes: node.into_iter().collect(), same: true }),
+        }
+    }
+    rows
+}
+
+impl Row<'_> {
+    fn text(&self, servers: usize) -> String {
+        let text = &self.finding.text;
+        match (self.finding.state, self.nodes.as_slice()) {
+            (_, []) => text.clone(),
+            (_, _) if servers < 2 => text.clone(),
+            (State::Fine, nodes) if !self.same => format!("ok on {}", counted(nodes.len(), "server")),
+            (_, [node]) => format!("{node}: {text}"),
+            (State::Fine, nodes) => format!("{}: {text}", counted(nodes.len(), "server")),
+            (_, nodes) => format!("{}: {text}", nodes.join(", ")),
+        }
+    }
+}
+
+/// `1 server`, `2 servers`.
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+fn summary(rows: &[Row]) -> String {
+    let count = |state| rows.iter().filter(|row| row.finding.state == state).count();
+    let parts = [
+        (count(State::Problem), counted(count(State::Problem), "problem")),
+        (count(State::Warning), counted(count(State::Warning), "warning")),
+        (count(State::Unknown), format!("{} unknown", count(State::Unknown))),
+        (count(State::Fine), format!("{} ok", count(State::Fine))),
+    ];
+    let parts: Vec<_> = parts.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words).collect();
+    parts.join(", ")
+}
+
+fn fixes(rows: &[Row], columns: usize) -> String {
+    let mut said = BTreeSet::new();
+    let mut text = String::new();
+    for row in rows {
+        let Some(fix) = &row.finding.fix else { continue };
+        if said.insert((row.finding.id, fix)) {
+            let lines = wrapped(fix, columns.saturating_sub("D01  ".len()));
+            text += &format!("{}  {}\n", row.finding.id, lines.join("\n     "));
+        }
+    }
+    if text.is_empty() { text } else { format!("\nWhat to do\n{text}") }
+}
+
+impl State {
+    fn shown(self) -> String {
+        match self {
+            Self::Fine => good(self.word()),
+            Self::Unknown => self.word().to_owned(),
+            Self::Warning => style(self.word()).yellow().to_string(),
+            Self::Problem => bad(self.word()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(id: &'static str, state: State, node: &str, text: &str) -> Finding {
+        let fix = (state >= State::Warning).then(|| format!("mend {text}"));
+        Finding { id, about: "x", state, node: Some(node.to_owned()), text: text.to_owned(), fix }
+    }
+
+    #[test]
+    fn what_is_the_same_on_several_servers_is_said_once() {
+        let findings = [
+            finding("D04", State::Problem, "a", "wrong"),
+            finding("D04", State::Problem, "b", "wrong"),
+            finding("D04", State::Problem, "b", "also wrong"),
+            finding("D03", State::Warning, "b", "odd"),
+            finding("D05", State::Unknown, "a", "no INFO"),
+            finding("D01", State::Fine, "a", "fine"),
+            finding("D01", State::Fine, "b", "fine"),
+            finding("D02", State::Fine, "a", "1 of them"),
+            finding("D02", State::Fine, "b", "2 of them"),
+        ];
+        let expected = "     CHECK  STATE    FINDING\n\
+                        D04  x      problem  a, b: wrong\n\
+                        D04  x      problem  b: also wrong\n\
+                        D03  x      warning  b: odd\n\
+                        D05  x      unknown  a: no INFO\n\
+                        D01  x      ok       2 servers: fine\n\
+                        D02  x      ok       ok on 2 servers\n\
+                        \n\
+                        2 problems, 1 warning, 1 unknown, 2 ok\n\
+                        \n\
+                        What to do\n\
+                        D04  mend wrong\n\
+                        D04  mend also wrong\n\
+                        D03  mend odd\n";
+        assert_eq!(view(&findings, 2), expected);
+    }
+}
