@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use redis::{RedisError, Value};
+use redis::Value;
 use redlatch::{Error, call::Caller};
 
 /// Why a server does not tell.
@@ -48,10 +48,8 @@ pub fn fields(text: &str) -> HashMap<String, String> {
     text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// What the server said with its error, for telling one from another.
-pub fn words_of(error: &Error) -> String {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RedisError>());
-    let said =
-        |source: &RedisError| format!("{} {}", source.code().unwrap_or_default(), source.detail().unwrap_or_default());
-    source.map(said).unwrap_or_default()
+/// Whether the server does not have the command, as it or our reading of it says so.
+pub fn is_absent(error: &Error) -> bool {
+    let text = error.to_string();
+    ["this server does not know", "nknown command", "nknown subcommand"].iter().any(|words| text.contains(words))
 }

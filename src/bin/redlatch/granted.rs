@@ -3,7 +3,7 @@
 use redlatch::{Error, call::Caller};
 
 use crate::{
-    ask::{Withheld, words_of},
+    ask::{Withheld, is_absent},
     outcome::{Cause, Failure},
     output::escaped,
     rights::Right,
@@ -68,21 +68,17 @@ async fn dry_run(caller: &Caller, user: &str, right: &Right) -> Result<Option<bo
         command.arg("DRYRUN").arg(user).arg(&right.probe).arg(vec!["1"; filler]);
         match caller.command(&command, || "ACL DRYRUN".to_owned()).await {
             Ok(reply) => return Ok(redis::from_redis_value::<String>(reply).ok().map(|reply| reply == "OK")),
-            Err(error) => {
-                let text = words_of(&error);
-                let has = |words: &str| text.contains(words);
-                if has("nknown subcommand") || has("nknown command") {
-                    return Err(Untold::Withheld(Withheld::Absent));
-                } else if error.code() == Some("NOPERM") {
-                    return Err(Untold::Withheld(Withheld::Denied));
-                } else if has("Command '") && has("not found") {
-                    return Ok(None);
-                } else if has("User '") && has("not found") {
-                    return Err(Untold::NoUser);
-                } else if !has("wrong number of arguments") {
-                    return Err(error.into());
-                }
+            Err(error) if error.code() == Some("NOPERM") => return Err(Untold::Withheld(Withheld::Denied)),
+            Err(error) if is_absent(&error) => return Err(Untold::Withheld(Withheld::Absent)),
+            Err(error) if error.to_string().contains("wrong number of arguments") => {}
+            // It knows either the command or the user not; everybody knows PING.
+            Err(error) if error.code() == Some("ERR") => {
+                let mut command = redis::cmd("ACL");
+                command.arg("DRYRUN").arg(user).arg("PING");
+                let known = caller.command(&command, || "ACL DRYRUN".to_owned()).await.is_ok();
+                return if known { Ok(None) } else { Err(Untold::NoUser) };
             }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(None)
@@ -101,7 +97,7 @@ async fn by_asking(caller: &Caller, right: &Right) -> Result<Option<bool>, Error
     match outcome {
         Ok(()) => Ok(Some(true)),
         Err(error) if error.code() == Some("NOPERM") => Ok(Some(false)),
-        Err(error) if words_of(&error).contains("nknown command") => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(error) if error.code().is_some() => Ok(Some(true)),
         Err(error) => Err(error),
     }
