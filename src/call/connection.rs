@@ -17,8 +17,10 @@ use redis::{
     aio::MultiplexedConnection,
 };
 
+use tokio::sync::OnceCell;
+
 use super::{
-    age,
+    age, push,
     sentinel::{self, Sentinels},
 };
 use crate::{clock, protocol::Moment};
@@ -39,11 +41,27 @@ pub(super) struct Live {
     number: u64,
     /// Commands in a row that got no reply within their limit.
     unanswered: Arc<AtomicU64>,
+    /// Whether the messages of the channel come by this very connection; empty before that is asked for.
+    hears: Arc<OnceCell<bool>>,
 }
 
 impl Live {
     pub(super) fn answered(&self) {
         self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Subscribes to `channel` unless that was done. A refusal that will pass is an error: the connection is then to be
+    /// made again, as this one would never hear anything.
+    async fn listen(&self, channel: &str) -> RedisResult<bool> {
+        let subscribe = async || match self.redis.clone().subscribe(channel).await {
+            Ok(()) => Ok(true),
+            Err(error) if push::is_denied(&error) => {
+                tracing::warn!(%error, "no inbox: waiters poll; grant this user SUBSCRIBE and the channel, and connect again");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        };
+        Box::pin(self.hears.get_or_try_init(subscribe)).await.copied()
     }
 
     /// Takes note of a command without reply; whether there were two in a row.
@@ -70,16 +88,16 @@ pub(super) struct Members {
 
 impl Seek {
     /// Connects, to the address that is right now.
-    async fn connect(&self, config: &AsyncConnectionConfig) -> RedisResult<(MultiplexedConnection, String)> {
+    async fn connect(&self, configs: &Configs) -> RedisResult<Opened> {
         match self {
-            Self::Fixed(client) => open(client, config).await,
+            Self::Fixed(client) => configs.open(client).await,
             Self::Primary(sentinels) => {
                 let mut candidates = sentinels.candidates();
                 loop {
                     let client = candidates.next().await?;
-                    match open(&client, config).await {
-                        Ok((mut redis, address)) => match sentinel::check_role(&mut redis).await {
-                            Ok(()) => return Ok((redis, address)),
+                    match configs.open(&client).await {
+                        Ok(mut opened) => match sentinel::check_role(&mut opened.redis).await {
+                            Ok(()) => return Ok(opened),
                             Err(error) => candidates.failed(error),
                         },
                         Err(error) => candidates.failed(error),
@@ -89,24 +107,40 @@ impl Seek {
             Self::AnyOf(members) => {
                 let address = fastrand::choice(&*lock(&members.addresses)).cloned();
                 let none = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "no address is known"));
-                open(&(members.open)(address.ok_or_else(none)?)?, config).await
+                configs.open(&(members.open)(address.ok_or_else(none)?)?).await
             }
         }
     }
 }
 
-async fn open(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<(MultiplexedConnection, String)> {
-    let info = client.get_connection_info();
-    let mut redis = client.get_multiplexed_async_connection_with_config(config).await?;
-    introduce(&mut redis, info.redis_settings()).await?;
-    Ok((redis, info.addr().to_string()))
+/// How to connect to a server that has RESP3, and to one that has not.
+struct Configs {
+    resp3: AsyncConnectionConfig,
+    resp2: AsyncConnectionConfig,
+}
+
+/// A fresh connection.
+struct Opened {
+    redis: MultiplexedConnection,
+    address: String,
+    /// Whether messages can come by it.
+    pushes: bool,
+}
+
+impl Configs {
+    async fn open(&self, client: &Client) -> RedisResult<Opened> {
+        let info = client.get_connection_info();
+        let (mut redis, pushes) = push::open(client, &self.resp3, &self.resp2).await?;
+        introduce(&mut redis, info.redis_settings()).await?;
+        Ok(Opened { redis, address: info.addr().to_string(), pushes })
+    }
 }
 
 struct Inner {
     seek: Seek,
     timeout: Duration,
     on_push: Box<dyn Fn(PushInfo) + Send + Sync>,
-    /// Subscribed after each reconnect.
+    /// Subscribed on each new connection, once somebody has asked for it.
     channel: Mutex<Option<String>>,
     live: Mutex<Option<Live>>,
     /// Number of the connection whose messages count.
@@ -154,7 +188,8 @@ impl Connection {
             clock::sleep_until(*at + attempts.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         }
         attempts.made += 1;
-        match self.connect(attempts.made).await {
+        // In a box, as every call would else carry all of this with it.
+        match Box::pin(self.connect(attempts.made)).await {
             Ok(live) => {
                 attempts.failed = None;
                 attempts.pause = Duration::ZERO;
@@ -170,37 +205,39 @@ impl Connection {
 
     async fn connect(&self, number: u64) -> RedisResult<Live> {
         let inner = Arc::downgrade(&self.0);
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.0.timeout))
-            // Every command has a timeout of its own, which also covers the time of a reconnect.
-            .set_response_timeout(None)
-            .set_push_sender(move |push| {
-                receive(&inner, number, push);
-                Ok::<(), ()>(())
-            });
-        let (mut redis, address) = self.0.seek.connect(&config).await?;
+        let config = || {
+            AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(self.0.timeout))
+                // Every command has a timeout of its own, which also covers the time of a reconnect.
+                .set_response_timeout(None)
+        };
+        let resp3 = config().set_push_sender(move |push| {
+            receive(&inner, number, push);
+            Ok::<(), ()>(())
+        });
+        let opened = self.0.seek.connect(&Configs { resp3, resp2: config() }).await?;
         self.0.newest.store(number, Ordering::Release);
+        let Opened { redis, address, pushes } = opened;
+        let hears = if pushes { OnceCell::new() } else { OnceCell::new_with(Some(false)) };
+        let live = Live { redis, address, number, unanswered: Arc::default(), hears: Arc::new(hears) };
         let channel = lock(&self.0.channel).clone();
         if let Some(channel) = channel {
-            match redis.subscribe(channel).await {
-                Err(error) if error.is_io_error() => return Err(error),
-                Err(error) => tracing::warn!(%error, "no inbox after a reconnect: waiters poll"),
-                Ok(()) => {}
-            }
+            live.listen(&channel).await?;
         }
-        let live = Live { redis, address, number, unanswered: Arc::default() };
         *lock(&self.0.live) = Some(live.clone());
         Ok(live)
     }
 
-    /// Subscribes to `channel`, now and after every reconnect.
-    pub(super) async fn subscribe(&self, channel: &str) -> RedisResult<()> {
+    /// Subscribes to `channel`, on the connection in use and on every later one; whether its messages come.
+    pub(super) async fn subscribe(&self, channel: &str) -> RedisResult<bool> {
         *lock(&self.0.channel) = Some(channel.to_owned());
-        let outcome = async { self.live().await?.redis.subscribe(channel).await }.await;
-        if outcome.is_err() {
-            *lock(&self.0.channel) = None;
-        }
-        outcome
+        let live = self.live().await?;
+        live.listen(channel).await.inspect_err(|_| self.give_up(&live))
+    }
+
+    /// Whether the messages of the channel come by the connection in use, if that is known.
+    pub(super) fn hears(&self) -> Option<bool> {
+        lock(&self.0.live).as_ref()?.hears.get().copied()
     }
 
     /// Gives `live` up: it is broken, or a command on it got no reply for too long.

@@ -9,6 +9,7 @@ mod mutex;
 mod name;
 mod node;
 mod plain;
+mod push;
 mod refusal;
 mod reply;
 mod sentinel;
@@ -22,6 +23,8 @@ use tokio::task::JoinSet;
 use crate::{
     Error, ErrorKind,
     bundle::{self, Script},
+    clock,
+    protocol::Moment,
 };
 
 use cluster::Cluster;
@@ -41,13 +44,18 @@ const HOPS: usize = 5;
 /// Runs the scripts of the bundle on the server that has the key.
 #[derive(Clone)]
 pub struct Caller {
+    shared: Arc<Shared>,
+    /// Until when to wait for each call, if that is sooner than its timeout.
+    deadline: Option<Moment>,
+}
+
+struct Shared {
     servers: Servers,
-    endpoint: Arc<Endpoint>,
+    endpoint: Endpoint,
     timeout: Duration,
     strict: bool,
 }
 
-#[derive(Clone)]
 enum Servers {
     One { node: Node, sentinels: Option<Arc<Sentinels>> },
     Cluster { cluster: Cluster, inbox: Connection },
@@ -105,7 +113,10 @@ impl Caller {
         };
         let what = format!("connecting to {endpoint}");
         match tokio::time::timeout(timeout, connected).await {
-            Ok(Ok(())) => Ok(Self { servers, endpoint: Arc::new(endpoint.clone()), timeout, strict }),
+            Ok(Ok(())) => {
+                let shared = Shared { servers, endpoint: endpoint.clone(), timeout, strict };
+                Ok(Self { shared: Arc::new(shared), deadline: None })
+            }
             Ok(Err(error)) if !error.is_timeout() => Err(misdirected::about_tls(
                 refusal::not_connected(&endpoint.to_string(), &what, error),
                 endpoint.has_tls(),
@@ -122,14 +133,25 @@ impl Caller {
         }
     }
 
-    /// The longest that one command may take.
+    /// The longest that one call may take.
     pub fn timeout(&self) -> Duration {
-        self.timeout
+        self.shared.timeout
+    }
+
+    /// The same for calls that are waited for until `deadline` at the longest.
+    pub(crate) fn by(&self, deadline: Moment) -> Self {
+        Self { shared: Arc::clone(&self.shared), deadline: Some(deadline) }
+    }
+
+    /// Until when a call that begins now is waited for, with all that it takes: a connection, a script to be loaded.
+    fn deadline(&self) -> Moment {
+        let deadline = clock::now() + self.shared.timeout;
+        self.deadline.map_or(deadline, |sooner| sooner.min(deadline))
     }
 
     /// The address of the server that has `key`, as far as is known: servers have clocks of their own.
     pub(crate) fn server_of(&self, key: &[u8]) -> Option<String> {
-        match &self.servers {
+        match &self.shared.servers {
             Servers::One { .. } => None,
             Servers::Cluster { cluster, .. } => cluster.owner_address(key),
         }
@@ -137,7 +159,7 @@ impl Caller {
 
     /// The servers that are meant.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.shared.endpoint
     }
 
     /// Runs `script` on `key`.
@@ -155,10 +177,11 @@ impl Caller {
     pub async fn run(&self, script: &Script, key: &[u8], args: &[&[u8]]) -> Result<Value, Error> {
         let what =
             || format!("{} of {}", script.name(), Name::new(key).map_or_else(|_| "?".into(), |key| key.to_string()));
-        let mut node = self.node_of(key, what).await?;
+        let deadline = self.deadline();
+        let mut node = self.node_of(key, deadline, what).await?;
         let mut asking = false;
         for _ in 0..HOPS {
-            let run = Run { script, key, args, strict: self.strict, asking };
+            let run = Run { script, key, args, strict: self.shared.strict, asking, deadline };
             match node.run(run, what).await {
                 Err(error) => match self.redirection(&node, &error) {
                     Some((next, ask)) => (node, asking) = (next, ask),
@@ -185,7 +208,7 @@ impl Caller {
         let what = || format!("{} of {} locks", script.name(), calls.len());
         let mut shares: HashMap<String, (Node, Vec<usize>, redis::Pipeline)> = HashMap::new();
         for (number, (key, args)) in calls.iter().enumerate() {
-            let Ok(node) = self.node_of(key, what).await else { continue };
+            let Ok(node) = self.node_of(key, self.deadline(), what).await else { continue };
             let share = shares.entry(node.address().to_owned()).or_insert_with(|| (node, Vec::new(), redis::pipe()));
             share.1.push(number);
             share.2.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(*key).arg(args);
@@ -240,8 +263,9 @@ impl Caller {
     ///
     /// As [`run`](Self::run).
     pub async fn command_on(&self, key: &[u8], command: &Cmd, what: impl Fn() -> String) -> Result<Value, Error> {
-        let node = self.node_of(key, &what).await?;
-        node.command(command, what).await.map_err(|error| self.weighed(&node, error))
+        let deadline = self.deadline();
+        let node = self.node_of(key, deadline, &what).await?;
+        node.command(command, deadline, what).await.map_err(|error| self.weighed(&node, error))
     }
 
     /// The time of the server that has `key`, in microseconds since 1970, so that even the first acquire can say until
@@ -263,20 +287,25 @@ impl Caller {
         }
     }
 
-    /// Subscribes to `channel`, now and after every reconnect.
+    /// Subscribes to `channel`, on the connection in use and on every later one. Whether its messages come: they do not
+    /// when the server's ACL denies the channel, or the server has no RESP3. Asked anew for each connection.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
-    pub async fn subscribe(&self, channel: &str) -> Result<(), Error> {
+    /// As [`run`](Self::run). The connection is then made again.
+    pub async fn subscribe(&self, channel: &str) -> Result<bool, Error> {
         let what = || "subscribing to the inbox".to_owned();
-        let connection = match &self.servers {
-            Servers::One { node, .. } => node.connection(),
-            Servers::Cluster { inbox, .. } => inbox,
+        let (connection, limit) = match &self.shared.servers {
+            Servers::One { node, .. } => (node.connection(), self.deadline().since(clock::now())),
+            // Its node need not be one that has the lock: the lock does not wait for it for long.
+            Servers::Cluster { inbox, .. } => (inbox, self.deadline().since(clock::now()) / 4),
         };
-        match tokio::time::timeout(self.timeout, connection.subscribe(channel)).await {
+        if let Some(hears) = connection.hears() {
+            return Ok(hears);
+        }
+        match tokio::time::timeout(limit, connection.subscribe(channel)).await {
             Ok(outcome) => outcome.map_err(|error| refusal::translate(&what(), error)),
-            Err(_) => Err(Error::unknown(what(), self.timeout)),
+            Err(_) => Err(Error::unknown(what(), limit)),
         }
     }
 
@@ -286,7 +315,7 @@ impl Caller {
     ///
     /// As [`run`](Self::run).
     pub async fn exists(&self, scripts: &[Script]) -> Result<Vec<bool>, Error> {
-        self.node_of(b"", || "SCRIPT EXISTS".to_owned()).await?.exists(scripts).await
+        self.node_of(b"", self.deadline(), || "SCRIPT EXISTS".to_owned()).await?.exists(scripts).await
     }
 
     /// Loads `script` and compares the digest that the server answers; of a cluster, any node.
@@ -295,7 +324,7 @@ impl Caller {
     ///
     /// [`Bundle`](ErrorKind::Bundle) when the server's digest differs: the bytes were changed on the way.
     pub async fn load(&self, script: &Script) -> Result<(), Error> {
-        self.node_of(b"", || format!("SCRIPT LOAD of {}", script.name())).await?.load(script).await
+        self.node_of(b"", self.deadline(), || format!("SCRIPT LOAD of {}", script.name())).await?.load(script).await
     }
 
     /// Loads every missing script of the bundle and returns how many were missing; in a cluster on every node that
@@ -306,7 +335,7 @@ impl Caller {
     /// As [`load`](Self::load).
     pub async fn load_missing(&self) -> Result<usize, Error> {
         let scripts = bundle::embedded()?.scripts();
-        let cluster = match &self.servers {
+        let cluster = match &self.shared.servers {
             Servers::One { node, .. } => return node.load_missing(scripts).await,
             Servers::Cluster { cluster, .. } => cluster,
         };
@@ -325,19 +354,21 @@ impl Caller {
     }
 
     /// The node that has `key`.
-    async fn node_of(&self, key: &[u8], what: impl Fn() -> String) -> Result<Node, Error> {
-        match &self.servers {
-            Servers::One { node, .. } => Ok(node.clone()),
-            Servers::Cluster { cluster, .. } => match tokio::time::timeout(self.timeout, cluster.owner(key)).await {
-                Ok(owner) => owner.map_err(|error| refusal::not_sent(&what(), error)),
-                Err(_) => Err(refusal::no_connection(&what(), self.timeout)),
-            },
+    async fn node_of(&self, key: &[u8], deadline: Moment, what: impl Fn() -> String) -> Result<Node, Error> {
+        let cluster = match &self.shared.servers {
+            Servers::One { node, .. } => return Ok(node.clone()),
+            Servers::Cluster { cluster, .. } => cluster,
+        };
+        let limit = deadline.since(clock::now());
+        match tokio::time::timeout(limit, cluster.owner(key)).await {
+            Ok(owner) => owner.map_err(|error| refusal::not_sent(&what(), error)),
+            Err(_) => Err(refusal::no_connection(&what(), limit)),
         }
     }
 
     /// Where `error` of `node` says that the key is, and whether that node has to be told so.
     fn redirection(&self, node: &Node, error: &Error) -> Option<(Node, bool)> {
-        let Servers::Cluster { cluster, .. } = &self.servers else { return None };
+        let Servers::Cluster { cluster, .. } = &self.shared.servers else { return None };
         let asking = match error.code() {
             Some("MOVED") => false,
             Some("ASK") => true,
@@ -352,8 +383,9 @@ impl Caller {
     }
 
     fn may_run_again(&self, error: &Error) -> bool {
-        let moved = matches!(self.servers, Servers::Cluster { .. }) && matches!(error.code(), Some("MOVED" | "ASK"));
-        moved || error.kind() == ErrorKind::ScriptMissing && !self.strict
+        let moved =
+            matches!(self.shared.servers, Servers::Cluster { .. }) && matches!(error.code(), Some("MOVED" | "ASK"));
+        moved || error.kind() == ErrorKind::ScriptMissing && !self.shared.strict
     }
 
     /// What `error` of `node` means where servers change their roles.
@@ -363,7 +395,7 @@ impl Caller {
             // A reconnect finds the primary, with one server too when its name leads to another address by now.
             node.connection().leave();
         }
-        match &self.servers {
+        match &self.shared.servers {
             Servers::One { sentinels: None, .. } => error,
             Servers::One { sentinels: Some(_), .. } if demoted => error.into_unavailable(),
             Servers::One { sentinels: Some(_), .. } => error,

@@ -51,7 +51,14 @@ impl fmt::Display for Name {
     }
 }
 
-/// Prefix of every key and channel that redlatch uses: 1 to 64 bytes of printable ASCII without spaces.
+/// Prefix of every key and channel that redlatch uses: 1 to 64 bytes of printable ASCII without spaces and colons. The
+/// first colon of a key or channel ends it, so that no two namespaces have one in common.
+///
+/// ```
+/// use redlatch::Namespace;
+/// let error = Namespace::new("shop:eu").unwrap_err().to_string();
+/// assert_eq!(error, "a namespace must not contain a colon, which ends it in every key: write shop-eu or shop.eu");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace(String);
 
@@ -64,6 +71,12 @@ impl Namespace {
     pub fn new(text: &str) -> Result<Self, Error> {
         if text.is_empty() || text.len() > 64 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::invalid("a namespace must be 1 to 64 printable ASCII characters without spaces"));
+        }
+        if text.contains(':') {
+            let (dashed, dotted) = (text.replace(':', "-"), text.replace(':', "."));
+            return Err(Error::invalid(format!(
+                "a namespace must not contain a colon, which ends it in every key: write {dashed} or {dotted}"
+            )));
         }
         Ok(Self(text.to_owned()))
     }

@@ -11,7 +11,7 @@ use std::{
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 
 use super::{connection::Connection, refusal, reply};
-use crate::{Error, ErrorKind, bundle::Script, measure};
+use crate::{Error, ErrorKind, bundle::Script, clock, measure, protocol::Moment};
 
 /// How often a missing script is loaded before the call falls back to EVAL.
 const HEAL_ROUNDS: usize = 3;
@@ -42,6 +42,8 @@ pub(super) struct Run<'a> {
     pub(super) strict: bool,
     /// The slot of the key is on its way to this node, which serves it to those who say so.
     pub(super) asking: bool,
+    /// Until when to wait for all that it takes.
+    pub(super) deadline: Moment,
 }
 
 impl Node {
@@ -63,24 +65,24 @@ impl Node {
         let evalsha = run.command("EVALSHA", run.script.digest().as_str().as_bytes());
         for _ in 0..HEAL_ROUNDS {
             let loads = self.loads.done.load(Ordering::Acquire);
-            match self.ask(&evalsha, run.asking, &what).await {
+            match self.ask(&evalsha, run, &what).await {
                 Err(error) if error.kind() == ErrorKind::ScriptMissing && !run.strict => {
-                    self.load_after(run.script, loads).await?;
+                    self.load_after(run, loads).await?;
                 }
                 outcome => return outcome,
             }
         }
-        self.ask(&run.command("EVAL", run.script.source()), run.asking, what).await
+        self.ask(&run.command("EVAL", run.script.source()), run, what).await
     }
 
-    async fn ask(&self, command: &Cmd, asking: bool, what: impl Fn() -> String) -> Result<Value, Error> {
-        if !asking {
-            return self.command(command, what).await;
+    async fn ask(&self, command: &Cmd, run: Run<'_>, what: impl Fn() -> String) -> Result<Value, Error> {
+        if !run.asking {
+            return self.command(command, run.deadline, what).await;
         }
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("ASKING").add_command(command.clone());
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_commands(&pipeline, 1, 1).await;
-        let mut replies = self.within(self.timeout, &what, work).await?;
+        let mut replies = self.within(run.deadline.since(clock::now()), &what, work).await?;
         answer(replies.pop().unwrap_or(Value::Nil), what, std::iter::once(command))
     }
 
@@ -97,10 +99,15 @@ impl Node {
         Ok(replies.into_iter().map(|reply| answer(reply, &what, pipeline.cmd_iter())).collect())
     }
 
-    /// Sends one command and waits for its reply, for at most the timeout.
-    pub(super) async fn command(&self, command: &Cmd, what: impl Fn() -> String) -> Result<Value, Error> {
+    /// Sends one command and waits for its reply until `deadline`.
+    pub(super) async fn command(
+        &self,
+        command: &Cmd,
+        deadline: Moment,
+        what: impl Fn() -> String,
+    ) -> Result<Value, Error> {
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_command(command).await;
-        let reply = self.within(self.timeout, &what, work).await?;
+        let reply = self.within(deadline.since(clock::now()), &what, work).await?;
         answer(reply, what, std::iter::once(command))
     }
 
@@ -146,7 +153,8 @@ impl Node {
                 Err(refusal::translate(&what(), error))
             }
             Err(_) => {
-                if live.unanswered() || limit >= self.timeout {
+                // A wait that was cut short says less.
+                if live.unanswered() || limit >= self.timeout / 8 * 7 {
                     self.connection.give_up(&live);
                 }
                 Err(Error::unknown(what(), limit))
@@ -161,15 +169,24 @@ impl Node {
         scripts.iter().for_each(|script| {
             command.arg(script.digest().as_str());
         });
-        let reply = self.command(&command, || "SCRIPT EXISTS".to_owned()).await?;
+        let reply = self.command(&command, self.deadline(), || "SCRIPT EXISTS".to_owned()).await?;
         redis::from_redis_value::<Vec<bool>>(reply).map_err(|_| reply::unexpected("SCRIPT EXISTS"))
     }
 
     /// Loads `script` and compares the digest that the server answers.
     pub(super) async fn load(&self, script: &Script) -> Result<(), Error> {
+        self.load_by(script, self.deadline()).await
+    }
+
+    /// A command that is sent now is waited for until then.
+    fn deadline(&self) -> Moment {
+        clock::now() + self.timeout
+    }
+
+    async fn load_by(&self, script: &Script, deadline: Moment) -> Result<(), Error> {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(script.source());
-        let reply = self.command(&command, || format!("SCRIPT LOAD of {}", script.name())).await?;
+        let reply = self.command(&command, deadline, || format!("SCRIPT LOAD of {}", script.name())).await?;
         match redis::from_redis_value::<String>(reply) {
             Ok(digest) if digest == script.digest().as_str() => Ok(()),
             Ok(_) => Err(Error::new(
@@ -195,11 +212,16 @@ impl Node {
         Ok(missing)
     }
 
-    /// Loads `script` unless somebody else did since `seen`.
-    async fn load_after(&self, script: &Script, seen: u64) -> Result<(), Error> {
-        let _turn = self.loads.turn.lock().await;
+    /// Loads the script unless somebody else did since `seen`.
+    async fn load_after(&self, run: Run<'_>, seen: u64) -> Result<(), Error> {
+        let limit = run.deadline.since(clock::now());
+        let turn = tokio::time::timeout(limit, self.loads.turn.lock()).await;
+        let _turn = turn.map_err(|_| {
+            let what = format!("{} did not run: loading it took longer than {limit:?}", run.script.name());
+            Error::new(ErrorKind::Unavailable, what)
+        })?;
         if self.loads.done.load(Ordering::Acquire) == seen {
-            self.load(script).await?;
+            self.load_by(run.script, run.deadline).await?;
             measure::reloaded();
             self.loads.done.fetch_add(1, Ordering::Release);
         }

@@ -109,7 +109,11 @@ impl Sentinels {
                 for (listener, subscribed) in listeners.iter().zip(&mut subscribed) {
                     // A connection that broke is made again, with its subscription.
                     let attempt = async {
-                        if *subscribed { listener.live().await.map(|_| ()) } else { listener.subscribe(SWITCHES).await }
+                        if *subscribed {
+                            listener.live().await.map(|_| ())
+                        } else {
+                            listener.subscribe(SWITCHES).await.map(|_| ())
+                        }
                     };
                     match tokio::time::timeout(self.limit, attempt).await {
                         Ok(Ok(())) => *subscribed = true,

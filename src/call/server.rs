@@ -48,7 +48,7 @@ impl Caller {
     ///
     /// As [`run`](Self::run).
     pub async fn servers(&self) -> Result<Vec<Server>, Error> {
-        let (primaries, replicas) = match &self.servers {
+        let (primaries, replicas) = match &self.shared.servers {
             Servers::One { sentinels: None, .. } => return self.with_replicas().await,
             Servers::One { sentinels: Some(sentinels), .. } => {
                 let what = "asking the sentinels";
@@ -68,12 +68,12 @@ impl Caller {
     }
 
     fn server(&self, address: &str, role: Role) -> Result<Server, Error> {
-        Ok(Server { address: address.to_owned(), role, endpoint: self.endpoint.server(address)? })
+        Ok(Server { address: address.to_owned(), role, endpoint: self.shared.endpoint.server(address)? })
     }
 
     /// The one server, and the replicas that it knows.
     async fn with_replicas(&self) -> Result<Vec<Server>, Error> {
-        let own = |role| Server { address: self.endpoint.to_string(), role, endpoint: Endpoint::clone(&self.endpoint) };
+        let own = |role| Server { address: self.shared.endpoint.to_string(), role, endpoint: Endpoint::clone(&self.shared.endpoint) };
         let by_role = self.allowed(&redis::cmd("ROLE"), || "ROLE".to_owned()).await?.and_then(of_role);
         let known = match by_role {
             Some(known) => Some(known),

@@ -56,8 +56,7 @@ impl<F> Lock<F> {
                     let now = clock::now();
                     // Messages that came before the answer.
                     while let Some(wake) = guard.heard() {
-                        self.measure_hand_off(&wake);
-                        hear(&mut acquiring, wake, now);
+                        self.hear(&mut acquiring, wake, now);
                     }
                     match answer {
                         Ok(answer) => acquiring.answered(sent, answer, now, fastrand::f64()),
@@ -70,14 +69,12 @@ impl<F> Lock<F> {
                     guard.set_late(acquiring.late());
                 }
                 Step::Wait(until) => tokio::select! {
-                    wake = guard.hears() => {
-                        self.measure_hand_off(&wake);
-                        hear(&mut acquiring, wake, clock::now());
-                    }
+                    wake = guard.hears() => self.hear(&mut acquiring, wake, clock::now()),
                     () = clock::sleep_until(until) => {}
                 },
                 Step::Granted { fence, tenure } => {
                     guard.stop_listening();
+                    self.target.heard.note(fence);
                     measure::waited(clock::now().since(started));
                     let lease = Lease::start(self.client.clone(), self.target.clone(), fence, tenure, guard);
                     return Ok(Attempt::Granted(lease));
@@ -97,12 +94,8 @@ impl<F> Lock<F> {
     }
 
     /// A fence is the server's time of its grant, unless that clock had stepped back.
-    fn measure_hand_off(&self, wake: &Wake) {
-        let (Wake::Granted { fence, .. }, Some(now_us)) =
-            (wake, self.client.server_clock(&self.target.key).at(clock::now()))
-        else {
-            return;
-        };
+    fn measure_hand_off(&self, fence: Fence, now: Moment) {
+        let Some(now_us) = self.client.server_clock(&self.target.key).at(now) else { return };
         if fence.get().abs_diff(now_us) < 60_000_000 {
             measure::handed_off(Duration::from_micros(now_us.saturating_sub(fence.get())));
         }
@@ -117,17 +110,14 @@ impl<F> Lock<F> {
     ) -> Result<Answer, Error> {
         let settings = &self.client.shared.settings;
         if self.target.family == Family::Plain {
-            return Ok(match self.caller().plain_acquire(&self.target.key, owner.as_bytes(), self.ttl).await? {
+            let caller = self.caller().by(question.until);
+            return Ok(match caller.plain_acquire(&self.target.key, owner.as_bytes(), self.ttl).await? {
                 PlainAcquire::Granted { .. } => Answer::Granted { fence: Fence::NONE },
                 PlainAcquire::Held { remaining } => Answer::Held { remaining },
                 PlainAcquire::HeldWithoutTtl => Answer::Held { remaining: Duration::ZERO },
             });
         }
-        let inbox = if waits { self.client.shared.inbox.channel(self.caller()).await? } else { None };
-        if inbox.is_none() {
-            acquiring.without_inbox();
-        }
-        let caller = self.caller();
+        let caller = &self.caller().by(question.until);
         let mut server_clock = self.client.server_clock(&self.target.key);
         if !server_clock.is_known()
             && let Some(server_us) = caller.server_us(&self.target.key).await?
@@ -136,6 +126,9 @@ impl<F> Lock<F> {
             server_clock.learn(server_us, clock::now());
         }
         let not_after_us = server_clock.at(question.give_up);
+        // Asked for last, because it holds for the connection in use.
+        let inbox = if waits { self.client.shared.inbox.channel(caller).await? } else { None };
+        acquiring.listens(inbox.is_some());
         let reply = caller
             .acquire(
                 &self.target.key,
@@ -155,7 +148,9 @@ impl<F> Lock<F> {
             .await?;
         let (answer, now_us) = match reply {
             Acquire::Granted { now_us, fence, .. } => (Answer::Granted { fence }, now_us),
-            Acquire::Queued { remaining, now_us, position } => (Answer::Queued { position, remaining }, now_us),
+            Acquire::Queued { remaining, now_us, position } => {
+                (Answer::Queued { position, remaining, server_us: now_us }, now_us)
+            }
             Acquire::Held { remaining, now_us } => (Answer::Held { remaining }, now_us),
             Acquire::TooLate { remaining, now_us } => (Answer::TooLate { remaining }, now_us),
             Acquire::Spent { now_us, .. } => (Answer::Spent, now_us),
@@ -163,12 +158,15 @@ impl<F> Lock<F> {
         self.client.learn_clock(&self.target.key, now_us);
         Ok(answer)
     }
-}
 
-fn hear(acquiring: &mut Acquiring, wake: Wake, now: Moment) {
-    match wake {
-        Wake::Granted { fence, lease } => acquiring.pushed(fence, lease, now),
-        Wake::Told => acquiring.told(now),
-        Wake::Ask => acquiring.disconnected(now, fastrand::f64()),
+    fn hear(&self, acquiring: &mut Acquiring, wake: Wake, now: Moment) {
+        match wake {
+            Wake::Granted { fence, lease } if self.target.heard.rises(fence) => {
+                self.measure_hand_off(fence, now);
+                acquiring.pushed(fence, lease, now);
+            }
+            Wake::Granted { .. } | Wake::Told | Wake::Head => acquiring.told(now),
+            Wake::Ask => acquiring.disconnected(now, fastrand::f64()),
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, Shared, abandon, inbox::Inbox, keeper, keeper::Keeper};
+use super::{Client, Shared, abandon, heard::Fences, inbox::Inbox, keeper, keeper::Keeper};
 use crate::{
     Error, Namespace,
     call::{Caller, Endpoint},
@@ -66,7 +66,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest that one command may take before its outcome is unknown. Defaults to 2 s.
+    /// The longest that one call may take before its outcome is unknown, with all that it needs: a connection, a script
+    /// that is loaded. Connecting a client takes several calls. Defaults to 2 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -183,6 +184,7 @@ impl ClientBuilder {
             shared: Arc::new(Shared {
                 caller,
                 inbox,
+                fences: Fences::default(),
                 keeper,
                 _gone: gone.drop_guard(),
                 cleanups,

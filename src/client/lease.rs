@@ -131,7 +131,8 @@ impl<F> Lease<F> {
         }
     }
 
-    /// Gives the lease back and hands it to the next waiter. A release that gets no answer is repeated.
+    /// Gives the lease back and hands it to the next waiter. A release that gets no answer is repeated until the lease
+    /// would be over, for one more timeout of the client at the longest.
     ///
     /// # Errors
     ///

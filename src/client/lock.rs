@@ -112,7 +112,8 @@ impl<F> Lock<F> {
         &self.target.name
     }
 
-    /// Asks once and does not wait.
+    /// Asks once and does not wait for the lease. The answer comes within the client's timeout, whatever has to be done
+    /// for it: connecting, loading a script, asking again.
     ///
     /// # Errors
     ///
@@ -128,7 +129,8 @@ impl<F> Lock<F> {
         self.attempt(Acquiring::once(self.terms(patience), clock::now()), false).await
     }
 
-    /// Waits in the queue for at most `limit`. The answer may come later by the client's timeout for one command.
+    /// Waits in the queue for at most `limit`. The answer may come later by the client's timeout, whatever has to be
+    /// done for it.
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@ mod all;
 mod attempt;
 pub mod blocking;
 mod builder;
+mod heard;
 mod inbox;
 mod keeper;
 mod lease;
@@ -27,6 +28,7 @@ use tokio_util::sync::DropGuard;
 use crate::{Error, Name, Namespace, call::Caller, clock, protocol::ServerClock};
 use abandon::Cleanup;
 use builder::{MAX_TTL, check_range};
+use heard::Fences;
 use inbox::Inbox;
 use keeper::Keeper;
 use target::{Family, Target};
@@ -57,6 +59,7 @@ pub struct Client {
 struct Shared {
     caller: Caller,
     inbox: Inbox,
+    fences: Fences,
     keeper: Arc<Keeper>,
     /// Ends the keeper when the last clone of the client is dropped.
     _gone: DropGuard,
@@ -93,7 +96,8 @@ impl Client {
     pub fn mutex(&self, name: impl AsRef<[u8]>) -> Result<Lock<Mutex>, Error> {
         let name = Name::new(name)?;
         let key = self.shared.namespace.mutex_key(&name);
-        Ok(Lock::new(self.clone(), Target::new(Family::Mutex, name, key)))
+        let heard = self.shared.fences.of(&key);
+        Ok(Lock::new(self.clone(), Target::new(Family::Mutex, name, key, heard)))
     }
 
     /// The classic lock on the raw key `key`: `SET key owner NX PX` and compare-and-delete.
@@ -107,7 +111,8 @@ impl Client {
     pub fn plain(&self, key: impl AsRef<[u8]>) -> Result<Lock<Plain>, Error> {
         let name = Name::new(key)?;
         let key = name.as_bytes().to_vec();
-        Ok(Lock::new(self.clone(), Target::new(Family::Plain, name, key)))
+        let heard = self.shared.fences.of(&key);
+        Ok(Lock::new(self.clone(), Target::new(Family::Plain, name, key, heard)))
     }
 
     /// The typed script calls on this client's connection.

@@ -2,7 +2,10 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use super::inbox::{Listener, Wake};
+use super::{
+    heard::Heard,
+    inbox::{Listener, Wake},
+};
 use crate::{
     Error, ErrorKind, Fence, Name,
     call::{Caller, Extend, PlainExtend, PlainRelease, Release},
@@ -24,6 +27,7 @@ pub(super) struct Key {
     pub(super) family: Family,
     pub(super) name: Name,
     pub(super) key: Vec<u8>,
+    pub(super) heard: Heard,
 }
 
 impl Deref for Target {
@@ -35,8 +39,8 @@ impl Deref for Target {
 }
 
 impl Target {
-    pub(super) fn new(family: Family, name: Name, key: Vec<u8>) -> Self {
-        Self(Arc::new(Key { family, name, key }))
+    pub(super) fn new(family: Family, name: Name, key: Vec<u8>, heard: Heard) -> Self {
+        Self(Arc::new(Key { family, name, key, heard }))
     }
 
     /// The lease that was extended; `None` when the owner token has none.
@@ -66,7 +70,8 @@ impl Target {
             match releasing.next(clock::now()) {
                 Errand::Ask => {
                     let sent = clock::now();
-                    match self.release_once(caller, owner, listener.is_some()).await {
+                    let caller = caller.by(sent + caller.timeout());
+                    match self.release_once(&caller, owner, listener.is_some()).await {
                         Ok((ours, pending)) => releasing.answered(sent, ours, pending, clock::now()),
                         Err(error) if error.is_retryable() => {
                             releasing.unanswered(error.kind() == ErrorKind::Unknown, clock::now());

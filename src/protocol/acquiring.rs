@@ -29,7 +29,7 @@ pub enum Answer {
     /// The owner token has the lease.
     Granted { fence: Fence },
     /// It has a place in the queue.
-    Queued { position: u64, remaining: Duration },
+    Queued { position: u64, remaining: Duration, server_us: u64 },
     /// Somebody else has the lease.
     Held { remaining: Duration },
     /// The question arrived too late to be granted.
@@ -43,8 +43,10 @@ pub enum Answer {
 pub struct Question {
     /// How long the place in the queue is to stay alive; zero to try without waiting.
     pub window: Duration,
-    /// When the asker stops waiting for the answer: nothing may be granted after it.
+    /// When the asker has no use for a grant any more: nothing may be granted after it.
     pub give_up: Moment,
+    /// Until when to wait for the answer, whatever has to be sent for it.
+    pub until: Moment,
 }
 
 /// What to do next.
@@ -78,6 +80,8 @@ pub struct Acquiring {
     terms: Terms,
     waiter: Option<Waiter>,
     limit: Option<Moment>,
+    /// When the last answer is waited for no longer.
+    ends: Option<Moment>,
     state: State,
     asked: bool,
     remaining: Duration,
@@ -101,7 +105,8 @@ enum State {
 impl Acquiring {
     /// An attempt that does not wait.
     pub fn once(terms: Terms, now: Moment) -> Self {
-        Self::new(terms, None, None, now)
+        let ends = now + terms.patience;
+        Self { ends: Some(ends), ..Self::new(terms, None, None, now) }
     }
 
     /// An attempt that waits until `limit`. `pushed`: a hand-off reaches it as a message.
@@ -115,6 +120,7 @@ impl Acquiring {
             terms,
             waiter,
             limit,
+            ends: None,
             state: State::Due(now),
             asked: false,
             remaining: Duration::ZERO,
@@ -123,10 +129,10 @@ impl Acquiring {
         }
     }
 
-    /// It turned out that no message can reach this attempt: it has to ask more often.
-    pub fn without_inbox(&mut self) {
-        if self.waiter.is_some() {
-            self.waiter = Some(Waiter::new(self.terms.claim, self.terms.ttl, false));
+    /// Whether a message can reach this attempt from now on: if not, it has to ask more often.
+    pub fn listens(&mut self, pushed: bool) {
+        if let Some(waiter) = &mut self.waiter {
+            waiter.listens(pushed);
         }
     }
 
@@ -147,11 +153,13 @@ impl Acquiring {
             State::Due(_) if self.asked && self.is_over(now) => self.end(Step::Held { remaining: self.remaining }),
             State::Due(at) if now < *at => Step::Wait(self.limit.map_or(*at, |limit| limit.min(*at))),
             State::Due(_) => {
-                let give_up = now + self.terms.timeout;
-                let give_up = self.limit.map_or(give_up, |limit| limit.min(give_up));
+                let until = now + self.terms.timeout;
+                let until = self.ends.map_or(until, |ends| ends.min(until));
+                let give_up = self.limit.map_or(until, |limit| limit.min(until));
                 self.asked = true;
                 self.state = State::Asked { give_up, heard: false };
-                Step::Ask(Question { window: self.waiter.as_ref().map_or(Duration::ZERO, Waiter::window), give_up })
+                let window = self.waiter.as_ref().map_or(Duration::ZERO, Waiter::window);
+                Step::Ask(Question { window, give_up, until })
             }
         }
     }
@@ -164,10 +172,10 @@ impl Acquiring {
                 Some(tenure) => drop(self.end(Step::Granted { fence, tenure })),
                 None => self.useless(sent, now, now + RETRY_PAUSE.mul_f64(jitter), Step::Lost),
             },
-            Answer::Queued { position, remaining } => {
+            Answer::Queued { position, remaining, server_us } => {
                 self.useful(remaining);
                 let Some(waiter) = &mut self.waiter else { return self.state = State::Due(now) };
-                waiter.answered(sent, position, remaining);
+                waiter.answered(sent, server_us, position, remaining);
                 // A message that has come may speak of a grant from before this answer.
                 let soon = heard || remaining.is_zero();
                 self.state = State::Due(if soon { now } else { waiter.next_heartbeat(now, jitter) });
@@ -204,11 +212,11 @@ impl Acquiring {
     /// A message says that a hand-off granted `lease` to this owner token.
     ///
     /// It counts at once when that is proven to be still valid; else the lease is asked for, as it is without
-    /// renewals, which would leave it as short as a claim lease.
+    /// renewals, which would leave it as short as a claim lease. A message that nobody's release sent costs a question.
     pub fn pushed(&mut self, fence: Fence, lease: Duration, now: Moment) {
         self.told(now);
         if let State::Due(_) = self.state {
-            let proven = self.waiter.as_ref().and_then(|waiter| waiter.proven_since(lease, now));
+            let proven = self.waiter.as_ref().and_then(|waiter| waiter.proven_since(fence, lease, now));
             let tenure = proven.filter(|_| self.terms.renew).and_then(|since| self.tenure(since, lease, now));
             if let Some(tenure) = tenure {
                 self.end(Step::Granted { fence, tenure });
@@ -216,7 +224,8 @@ impl Acquiring {
         }
     }
 
-    /// A message says that a hand-off granted the lease to this owner token, but not since when: it is asked for.
+    /// A message says that there is something to ask for: a hand-off granted the lease to this owner token some time
+    /// ago, or it is the head of the queue now.
     pub fn told(&mut self, now: Moment) {
         match &mut self.state {
             State::Asked { heard, .. } => *heard = true,
@@ -248,7 +257,8 @@ impl Acquiring {
 
     /// Asks again at `at`, or ends with `outcome` when patience is over.
     fn useless(&mut self, sent: Moment, now: Moment, at: Moment, outcome: Step) {
-        if now.since(*self.silent_since.get_or_insert(sent)) >= self.terms.patience {
+        let is_late = self.ends.is_some_and(|ends| at >= ends);
+        if is_late || now.since(*self.silent_since.get_or_insert(sent)) >= self.terms.patience {
             self.end(outcome);
         } else {
             self.state = State::Due(at);
@@ -272,6 +282,7 @@ mod tests {
     use super::*;
 
     const TTL: Duration = Duration::from_millis(1280);
+    const SERVER_US: u64 = 1_755_200_000_000_000;
 
     const fn at(ms: u64) -> Moment {
         Moment::from_boot(Duration::from_millis(ms))
@@ -289,11 +300,11 @@ mod tests {
     }
 
     fn fence() -> Fence {
-        "7".parse().unwrap()
+        SERVER_US.to_string().parse().unwrap()
     }
 
     fn queued(position: u64, remaining: u64) -> Answer {
-        Answer::Queued { position, remaining: Duration::from_millis(remaining) }
+        Answer::Queued { position, remaining: Duration::from_millis(remaining), server_us: SERVER_US }
     }
 
     /// A waiter whose question from `sent` was answered at `now`.
@@ -383,6 +394,37 @@ mod tests {
         acquiring.answered(at(35), queued(640, 900), at(40), 1.0);
         acquiring.disconnected(at(50), 0.5);
         assert!(matches!(acquiring.step(at(50)), Step::Wait(until) if until == at(300)));
+    }
+
+    #[test]
+    fn a_message_that_no_release_sent_is_asked_about_and_the_wait_goes_on() {
+        for (said, lease) in [("0", 0), ("1", 1280), ("9007199254740991", 1280), ("1755200000000000", 600_000)] {
+            let mut acquiring = waiting(0, 5, None);
+            acquiring.pushed(said.parse().unwrap(), Duration::from_millis(lease), at(10));
+            assert!(
+                matches!(acquiring.step(at(10)), Step::Ask(Question { window, .. }) if !window.is_zero()),
+                "{said}"
+            );
+            acquiring.answered(at(10), queued(2, 900), at(12), 1.0);
+            assert!(matches!(acquiring.step(at(12)), Step::Wait(_)), "{said}");
+            acquiring.pushed(fence(), TTL, at(14));
+            assert_eq!(deadline(&mut acquiring, 14), at(10 + 1280 - 11));
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_does_not_wait_is_over_after_its_patience_whatever_goes_wrong() {
+        let mut acquiring = Acquiring::once(terms(), at(0));
+        let mut now = 0;
+        while let Step::Ask(Question { give_up, until, .. }) = acquiring.step(at(now)) {
+            assert!(until <= at(3000) && give_up <= until, "{until:?}");
+            // The last question gets all the time that it may have.
+            let ends = if now < 2500 { now + 700 } else { 3000 };
+            acquiring.unanswered(at(now), at(ends), 0.5);
+            now = ends + 50;
+        }
+        assert!(matches!(acquiring.step(at(now)), Step::Silent));
+        assert!(now <= 3050, "{now}");
     }
 
     #[test]

@@ -3,7 +3,11 @@
 mod attack;
 mod blocking;
 mod convenience;
+mod deadlines;
+mod forged;
+mod inbox;
 mod measures;
+mod names;
 mod trouble;
 
 use std::time::{Duration, Instant};

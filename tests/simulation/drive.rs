@@ -210,7 +210,7 @@ impl World<'_> {
             State::Acquiring { acquiring, heard, joined, .. } => {
                 let answer = match code {
                     1 => Answer::Granted { fence: fence(reply) },
-                    2 => Answer::Queued { position: field(reply, 3), remaining: millis(1) },
+                    2 => Answer::Queued { position: field(reply, 3), remaining: millis(1), server_us: field(reply, 2) },
                     3 => Answer::Held { remaining: millis(1) },
                     4 => Answer::TooLate { remaining: millis(1) },
                     _ => Answer::Spent,

@@ -12,6 +12,7 @@ pub use clock::ClockShim;
 pub use proxy::{Fault, Proxy};
 pub use pty::Pty;
 pub use redis::{Raw, Server, signal};
+pub use resp::Command;
 
 /// A number that a variable of the environment may set.
 pub fn setting(variable: &str, default: u64) -> u64 {

@@ -25,6 +25,14 @@ impl Command {
         if self.is("EVALSHA") { std::str::from_utf8(self.0.get(1)?).ok() } else { None }
     }
 
+    /// The argument `name` of a call of the shipped script `script`, if it is one and has it.
+    pub fn argument(&self, script: &str, name: &str) -> Option<&str> {
+        let header = redlatch::bundle::embedded().unwrap().get(script).unwrap().header();
+        let at = header.args.iter().position(|arg| arg.name == name).expect("the script has such an argument");
+        // EVALSHA, digest, number of keys, key.
+        if self.runs(script) { std::str::from_utf8(self.0.get(4 + at)?).ok() } else { None }
+    }
+
     /// Whether it runs the shipped script `name`, such as `mutex/acquire`.
     pub fn runs(&self, name: &str) -> bool {
         let script = redlatch::bundle::embedded().unwrap().get(name).unwrap();

@@ -150,10 +150,14 @@ impl Core {
 
     /// Asks once for the lease to last `ttl` from now.
     pub(in crate::client) async fn extend(self: &Arc<Self>, ttl: Duration) -> Result<(), Error> {
-        let alone = Arc::clone(&self.extending).lock_owned().await;
+        let alone = tokio::select! {
+            alone = Arc::clone(&self.extending).lock_owned() => alone,
+            () = clock::sleep_until(self.deadline()) => return Err(Error::lost(&self.target.name)),
+        };
         let extending = self.begin(ttl, alone).ok_or_else(|| Error::lost(&self.target.name))?;
         let client = &self.client;
-        let outcome = self.target.extend(client.caller(), &self.owner, ttl, client.shared.settings.retention).await;
+        let caller = client.caller().by(self.deadline());
+        let outcome = self.target.extend(&caller, &self.owner, ttl, client.shared.settings.retention).await;
         extending.end(outcome)
     }
 

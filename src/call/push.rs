@@ -1,0 +1,43 @@
+//! Whether a server's messages can reach a connection, and what its refusals say about that.
+
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, RedisError, RedisResult, aio::MultiplexedConnection};
+
+/// Connects to the server of `client`. One that has no RESP3, or a proxy that hides it, is spoken to in RESP2, in which
+/// no messages come beside replies: `silent` is for that.
+pub(super) async fn open(
+    client: &Client,
+    config: &AsyncConnectionConfig,
+    silent: &AsyncConnectionConfig,
+) -> RedisResult<(MultiplexedConnection, bool)> {
+    match client.get_multiplexed_async_connection_with_config(config).await {
+        Ok(redis) => Ok((redis, true)),
+        Err(error) if lacks_resp3(&error) => {
+            tracing::warn!("the server has no RESP3 (HELLO 3): waiters poll, as no messages reach them");
+            let info = client.get_connection_info();
+            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+            let client = Client::open(info.clone().set_redis_settings(settings))?;
+            Ok((client.get_multiplexed_async_connection_with_config(silent).await?, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `error` says that there is no HELLO, or no third version of the protocol.
+fn lacks_resp3(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::RESP3NotSupported || error.code() == Some("NOPROTO") || is_unknown(error)
+}
+
+/// Whether a refusal of SUBSCRIBE holds for as long as the connection does: the user has no right to it, or the server
+/// has no such command. Any other passes, and would leave a connection without an inbox behind.
+pub(super) fn is_denied(error: &RedisError) -> bool {
+    let said = error.detail().unwrap_or_default().to_ascii_lowercase();
+    error.code() == Some("NOPERM") || said.contains("permission") || said.contains("acl") || is_unknown(error)
+}
+
+fn is_unknown(error: &RedisError) -> bool {
+    let said = error.detail().unwrap_or_default().to_ascii_lowercase();
+    error.code().is_some()
+        && ["unknown command", "unsupported command", "not supported", "command not allowed"]
+            .iter()
+            .any(|words| said.contains(words))
+}

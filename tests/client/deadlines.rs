@@ -1,0 +1,81 @@
+//! One deadline for all that a call has to send.
+
+use std::time::{Duration, Instant};
+
+use redlatch::{Client, Error, ErrorKind};
+
+use crate::support::{Command, Fault, Proxy, Raw, Server};
+
+const TIMEOUT: Duration = Duration::from_millis(800);
+/// Each step takes longer than half of it: two fit, not three.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// A client whose every command of the kinds that an acquire may need takes a while.
+async fn slow() -> (Server, Proxy, Client) {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = Client::builder().timeout(TIMEOUT).connect(&proxy.url()).await.unwrap();
+    Raw::connect(&server).must::<()>(&["SCRIPT", "FLUSH"]);
+    let is_slow = |command: &Command| ["SUBSCRIBE", "EVALSHA", "SCRIPT", "TIME"].iter().any(|name| command.is(name));
+    proxy.rule(move |command| is_slow(command).then_some(Fault::HoldReply(SLOW)));
+    (server, proxy, client)
+}
+
+/// How long `call` took, without what a busy machine adds: the proxy counts the steps that were begun.
+async fn steps<T>(proxy: &Proxy, call: impl Future<Output = T>) -> (u64, Duration, T) {
+    let (before, started) = (proxy.bites(), Instant::now());
+    let outcome = call.await;
+    (proxy.bites() - before, started.elapsed(), outcome)
+}
+
+#[track_caller]
+fn assert_in_time<T>((steps, took, outcome): (u64, Duration, Result<T, Error>), most: u64) {
+    println!("{steps} steps in {took:?}");
+    assert!(steps > 0 && steps <= most, "{steps} steps");
+    if let Err(error) = outcome {
+        assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn waiting_within_a_limit_has_one_timeout_for_all_its_steps() {
+    let (_server, proxy, client) = slow().await;
+    let lock = client.mutex("n").unwrap();
+    assert_in_time(steps(&proxy, lock.acquire_within(Duration::from_millis(100))).await, 2);
+}
+
+#[tokio::test]
+async fn a_try_has_one_timeout_for_all_its_steps_and_repetitions() {
+    let (_server, proxy, client) = slow().await;
+    let lock = client.mutex("n").unwrap();
+    // What was held back on the connection before it was given up is not counted twice.
+    assert_in_time(steps(&proxy, lock.try_acquire()).await, 2);
+}
+
+#[tokio::test]
+async fn a_try_that_is_answered_by_cuts_only_ends_with_its_timeout() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = Client::builder().timeout(TIMEOUT).connect(&proxy.url()).await.unwrap();
+    proxy.rule(|command| command.is("EVALSHA").then_some(Fault::CutBefore));
+    let lock = client.mutex("n").unwrap();
+    let error = lock.try_acquire().await.err().unwrap();
+    assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable), "{error}");
+    // Pauses of 25 ms at the shortest.
+    assert!((1..=TIMEOUT.as_millis() / 25 + 1).contains(&u128::from(proxy.bites())), "{}", proxy.bites());
+}
+
+#[tokio::test]
+async fn an_extend_ends_with_the_lease_whatever_it_has_to_send() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = Client::builder().timeout(Duration::from_secs(30)).connect(&proxy.url()).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(3)).unwrap().renew(false);
+    let lease = lock.acquire().await.unwrap();
+    proxy.rule(|command| command.is("EVALSHA").then_some(Fault::HalfOpen));
+    let extended = tokio::time::timeout(Duration::from_secs(25), lease.extend(Duration::from_secs(3))).await;
+    let error = extended.expect("it does not wait for a timeout of thirty seconds").unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Lost), "{error}");
+    assert!(lease.is_lost());
+    assert!(proxy.bites() > 0);
+}
