@@ -73,7 +73,11 @@ impl Caller {
 
     /// The one server, and the replicas that it knows.
     async fn with_replicas(&self) -> Result<Vec<Server>, Error> {
-        let own = |role| Server { address: self.shared.endpoint.to_string(), role, endpoint: Endpoint::clone(&self.shared.endpoint) };
+        let own = |role| Server {
+            address: self.shared.endpoint.to_string(),
+            role,
+            endpoint: Endpoint::clone(&self.shared.endpoint),
+        };
         let by_role = self.allowed(&redis::cmd("ROLE"), || "ROLE".to_owned()).await?.and_then(of_role);
         let known = match by_role {
             Some(known) => Some(known),

@@ -84,6 +84,8 @@ pub struct Acquiring {
     ends: Option<Moment>,
     state: State,
     asked: bool,
+    /// A grant was over when it was known here.
+    came_late: bool,
     remaining: Duration,
     /// Since when no answer of use has come.
     silent_since: Option<Moment>,
@@ -123,6 +125,7 @@ impl Acquiring {
             ends: None,
             state: State::Due(now),
             asked: false,
+            came_late: false,
             remaining: Duration::ZERO,
             silent_since: None,
             late: None,
@@ -170,7 +173,10 @@ impl Acquiring {
         match answer {
             Answer::Granted { fence } => match self.tenure(sent, self.terms.ttl, now) {
                 Some(tenure) => drop(self.end(Step::Granted { fence, tenure })),
-                None => self.useless(sent, now, now + RETRY_PAUSE.mul_f64(jitter), Step::Lost),
+                None => {
+                    self.came_late = true;
+                    self.useless(sent, now, now + RETRY_PAUSE.mul_f64(jitter), Step::Lost);
+                }
             },
             Answer::Queued { position, remaining, server_us } => {
                 self.useful(remaining);
@@ -202,10 +208,11 @@ impl Acquiring {
     pub fn unanswered(&mut self, sent: Moment, now: Moment, jitter: f64) {
         let State::Asked { give_up, .. } = self.state else { return };
         self.late = self.late.max(Some(give_up));
+        let outcome = if self.came_late { Step::Lost } else { Step::Silent };
         if self.waiter.is_some() && self.is_over(now) {
-            self.end(Step::Silent);
+            self.end(outcome);
         } else {
-            self.useless(sent, now, now + RETRY_PAUSE.mul_f64(0.5 + jitter), Step::Silent);
+            self.useless(sent, now, now + RETRY_PAUSE.mul_f64(0.5 + jitter), outcome);
         }
     }
 
@@ -338,6 +345,16 @@ mod tests {
         acquiring.answered(at(0), Answer::Granted { fence: fence() }, at(1269), 0.0);
         assert!(matches!(acquiring.step(at(1269)), Step::Ask(_)));
         acquiring.answered(at(1269), Answer::Granted { fence: fence() }, at(3000), 0.0);
+        assert!(matches!(acquiring.step(at(3000)), Step::Lost));
+    }
+
+    #[test]
+    fn a_grant_that_came_too_late_is_lost_also_when_the_last_answer_did_not_come() {
+        let mut acquiring = Acquiring::once(terms(), at(0));
+        acquiring.step(at(0));
+        acquiring.answered(at(0), Answer::Granted { fence: fence() }, at(1269), 0.0);
+        acquiring.step(at(2500));
+        acquiring.unanswered(at(2500), at(3000), 0.0);
         assert!(matches!(acquiring.step(at(3000)), Step::Lost));
     }
 

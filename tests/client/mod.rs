@@ -8,6 +8,8 @@ mod forged;
 mod inbox;
 mod measures;
 mod names;
+mod not_after;
+mod tenants;
 mod trouble;
 
 use std::time::{Duration, Instant};

@@ -87,7 +87,10 @@ async fn dry_run(caller: &Caller, user: &str, right: &Right) -> Result<Option<bo
 /// Tries the command in a way that changes nothing. The server looks at rights before anything else.
 async fn by_asking(caller: &Caller, right: &Right) -> Result<Option<bool>, Error> {
     let outcome = match right.command.as_str() {
-        "subscribe" => caller.subscribe(&right.probe[1]).await,
+        "subscribe" => match caller.subscribe(&right.probe[1]).await {
+            Ok(false) => return Ok(Some(false)),
+            outcome => outcome.map(|_| ()),
+        },
         _ => {
             let mut command = redis::Cmd::new();
             command.arg(&right.harmless);
