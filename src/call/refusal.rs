@@ -13,21 +13,21 @@ use crate::{Error, ErrorKind};
 
 /// Turns an error of the redis crate into ours. `what` names the command and the lock.
 pub(super) fn translate(what: &str, error: RedisError) -> Error {
-    refused(what, error, None)
+    refused(what, error, &[])
 }
 
 /// The same for the reply to a command that was sent: the server's own words are shown where no others say more, unless
 /// they repeat an argument.
 pub(super) fn translate_reply<'a>(what: &str, error: RedisError, sent: impl Iterator<Item = &'a Cmd>) -> Error {
-    let arguments = sent.flat_map(|command| command.args_iter().skip(1)).filter_map(|argument| match argument {
+    let words = sent.flat_map(Cmd::args_iter).filter_map(|word| match word {
         redis::Arg::Simple(bytes) => Some(bytes),
         _ => None,
     });
-    refused(what, error, Some(&arguments.collect::<Vec<_>>()))
+    refused(what, error, &words.collect::<Vec<_>>())
 }
 
-/// Without `sent`, what was sent had a password in it, or is not known.
-fn refused(what: &str, error: RedisError, sent: Option<&[&[u8]]>) -> Error {
+/// `sent` are the words of a command; without any, there was a password among them, or they are not known.
+fn refused(what: &str, error: RedisError, sent: &[&[u8]]) -> Error {
     let Some(code) = error.code() else {
         return transport(what, error);
     };
@@ -35,10 +35,17 @@ fn refused(what: &str, error: RedisError, sent: Option<&[&[u8]]>) -> Error {
     let by_code = meaning(&code).map(|(kind, advice)| (kind, advice.map(ToOwned::to_owned)));
     let (kind, advice) = by_code.unwrap_or_else(|| by_words(&words));
     let advice = misdirected::other_kind(&code, &words).map(ToOwned::to_owned).or(advice);
-    let why = advice.or_else(|| echo::without(&words, sent?.iter().copied())).unwrap_or_else(|| UNSAID.to_owned());
+    let arguments = sent.split_first().map(|(_, arguments)| arguments);
+    let why = advice.or_else(|| echo::without(&words, arguments?.iter().copied())).unwrap_or_else(|| UNSAID.to_owned());
     let refusal = Error::new(kind, format!("{what} was refused ({code}): {why}")).with_code(&code);
-    // The server's line may repeat what was sent, also to who prints the source; a redirection is read from it.
-    if matches!(&*code, "MOVED" | "ASK") { refusal.with_source(error) } else { refusal }
+    // Who prints the source must not print an owner token or a password either.
+    let has_secrets = sent.first().is_none_or(|name| name.to_ascii_uppercase().starts_with(b"EVAL"));
+    match &*code {
+        // Where to is read from it.
+        "MOVED" | "ASK" => refusal.with_source(error),
+        _ if has_secrets => refusal,
+        _ => refusal.with_source(redis::make_extension_error(code, Some(echo::without_list(&words).to_owned()))),
+    }
 }
 
 const UNSAID: &str = "the server's words are left out, as they may repeat what was sent";

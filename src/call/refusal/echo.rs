@@ -6,10 +6,15 @@ const ENOUGH: usize = 12;
 
 /// `words` of a server for people; `None` when they repeat something of `sent`, the arguments of the command.
 pub(super) fn without<'a>(words: &str, sent: impl IntoIterator<Item = &'a [u8]>) -> Option<String> {
-    let end = words.to_ascii_lowercase().find("with args beginning with").unwrap_or(words.len());
-    let words = words[..end].trim_end_matches([' ', ',']);
+    let words = without_list(words);
     let repeated = sent.into_iter().any(|argument| repeats(words.as_bytes(), argument));
     (!repeated).then(|| shown(words))
+}
+
+/// `words` up to the list of arguments that some end with.
+pub(super) fn without_list(words: &str) -> &str {
+    let end = words.to_ascii_lowercase().find("with args beginning with").unwrap_or(words.len());
+    words[..end].trim_end_matches([' ', ','])
 }
 
 /// Without anything that a terminal obeys.
