@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 # Packages and suites of Debian.
 SERVERS ?= redis:trixie valkey:bookworm-backports valkey:trixie valkey:sid
-MATRIX = scripts:: conformance:: client:: topology:: cli::acl cli::doctor nginx::
+MATRIX = scripts:: conformance:: servers:: client:: topology:: cli::acl cli::doctor nginx::
 
 demo: deps-demo
 	$(CARGO) run --bin redlatch -- demo
@@ -23,7 +23,7 @@ test: deps-test lint
 	$(CARGO) test --lib --bins --test main -- --skip simulation::
 	$(CARGO) test --test main simulation::
 	$(CARGO) test --doc
-	$(MAKE) matrix SERVERS="redis:trixie valkey:trixie" MATRIX="scripts:: conformance:: client::"
+	$(MAKE) matrix SERVERS="redis:trixie valkey:trixie" MATRIX="scripts:: conformance:: servers:: client::"
 
 quick: deps-test lint
 	$(CARGO) test --lib --bins
