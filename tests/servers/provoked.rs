@@ -65,6 +65,8 @@ async fn a_command_that_the_server_does_not_have_is_named_and_nothing_is_repeate
             continue;
         };
         assert_eq!(said::forbidden(&super::shown(&error)), None, "{error:?}");
-        assert!(error.to_string().contains("does not know"), "{error}");
+        // Valkey 9 tells strangers nothing but that it does not know them.
+        let says_nothing = renamed == "HELLO" && error.code() == Some("NOAUTH");
+        assert!(says_nothing || error.to_string().contains("does not know"), "{error}");
     }
 }
