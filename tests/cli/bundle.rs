@@ -371,3 +371,29 @@ fn the_lua_module_in_the_repository_is_what_export_writes() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/lua/lib/resty/redlatch/scripts.lua");
     assert_eq!(Cli::new(&["export", "--as", "lua", "--out", file, "--check"]).answer(), answer(0, "", ""));
 }
+
+#[test]
+fn every_manual_page_has_exit_status_environment_and_examples() {
+    let help = Cli::new(&["help"]).must();
+    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let verbs =
+        commands.lines().filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    let pages = verbs.filter(|verb| *verb != "help").map(|verb| vec!["man", verb]).chain([vec!["man"]]);
+    for page in pages {
+        let text = Cli::new(&page).must();
+        for section in ["NAME", "SYNOPSIS", "OPTIONS", "\"EXIT STATUS\"", "ENVIRONMENT", "EXAMPLES"] {
+            assert_eq!(text.matches(&format!(".SH {section}\n")).count(), 1, "{page:?} {section}\n{text}");
+        }
+        assert!(text.contains("REDLATCH_URL") && text.contains("redlatch load"), "{page:?}");
+    }
+}
+
+#[test]
+fn completions_offer_no_hidden_verb() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = Cli::new(&["completions", shell]).must();
+        assert!(text.contains("force-release") && text.contains("password-file"), "{shell}");
+        let words = text.split(|it: char| !(it.is_alphanumeric() || it == '_' || it == '-'));
+        assert_eq!(words.filter(|word| word.ends_with("exec") || word.contains("__exec")).count(), 0, "{shell}");
+    }
+}

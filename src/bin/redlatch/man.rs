@@ -1,10 +1,14 @@
 //! `redlatch man`: the manual pages, made from the command line's own types.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, roman},
+};
 use serde_json::json;
 
 use crate::{
-    opt::Options,
+    opt::{EXIT_CODES, Options},
     outcome::{Cause, Failure, Outcome},
 };
 
@@ -14,6 +18,15 @@ pub struct ManOptions {
     /// A verb, for instance run
     pub verb: Option<String>,
 }
+
+/// What the environment says, on every page.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("REDLATCH_URL", "The server, unless --url names it. May have a password, which --url may not."),
+    ("REDIS_URL", "The server, when neither --url nor REDLATCH_URL names it."),
+    ("REDLATCH_PASSWORD", "The password, unless there is a --password-file."),
+    ("NO_COLOR", "No colour with --color auto, when it is set to anything."),
+    ("REDLATCH_NAME, REDLATCH_FENCE", "Set by run for its command: the name of the lock and the fence of the lease."),
+];
 
 /// Prints one page in troff.
 pub fn man(options: &ManOptions) -> Result<Outcome, Failure> {
@@ -25,10 +38,49 @@ pub fn man(options: &ManOptions) -> Result<Outcome, Failure> {
             Failure::new(Cause::Usage, format!("no verb is called {verb:?}")).hint("`redlatch help` lists them")
         })?,
     };
-    let mut text = Vec::new();
-    clap_mangen::Man::new(page)
-        .render(&mut text)
-        .map_err(|error| Failure::new(Cause::Usage, format!("the page cannot be made: {error}")))?;
+    let text = render(page).map_err(|error| Failure::new(Cause::Usage, format!("the page cannot be made: {error}")))?;
     let data = json!({ "content": String::from_utf8_lossy(&text) });
     Ok(Outcome::new(text, data))
 }
+
+fn render(page: Command) -> std::io::Result<Vec<u8>> {
+    let examples = page.get_after_help().map(ToString::to_string).filter(|text| text.starts_with("Examples:"));
+    let has_verbs = page.has_subcommands();
+    let man = Man::new(page.after_help("").after_long_help(""));
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    if has_verbs {
+        man.render_subcommands_section(&mut text)?;
+    }
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    verbatim(&mut roff, EXIT_CODES);
+    roff.control("SH", ["ENVIRONMENT"]);
+    for (name, what) in ENVIRONMENT {
+        roff.control("TP", []).text([bold(*name)]).text([roman(*what)]);
+    }
+    roff.control("SH", ["EXAMPLES"]);
+    verbatim(&mut roff, examples.as_deref().unwrap_or(EXAMPLES));
+    roff.to_writer(&mut text)?;
+    Ok(text)
+}
+
+/// Lines as they are, without the heading.
+fn verbatim(roff: &mut Roff, text: &str) {
+    roff.control("nf", []);
+    for line in text.lines().skip(1) {
+        roff.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
+    }
+    roff.control("fi", []);
+}
+
+/// Of the whole, and of verbs whose use needs none of its own.
+const EXAMPLES: &str = "\
+Examples:
+  redlatch load
+  redlatch run nightly-report -- ./report.sh
+  redlatch inspect nightly-report";

@@ -25,7 +25,8 @@ pub struct Options {
     pub verb: Verb,
 }
 
-const EXIT_CODES: &str = "\
+/// What each exit code says.
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0    ok
   1    checked and different: script missing, not held, file differs
