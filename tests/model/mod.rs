@@ -119,11 +119,11 @@ impl Model {
         if self.holder.is_none() && self.hand_off(Some(owner)) != Some(true) {
             self.queue.retain(|waiter| waiter.owner != owner);
             self.grant(owner);
-            self.forget_passed();
+            self.forget();
             return "granted";
         }
         if !waits {
-            self.forget_passed();
+            self.forget_but(owner);
             return "held";
         }
         let place = Waiter { owner, listens, open: true };
@@ -187,7 +187,12 @@ impl Model {
 
     /// Drops waiters whose window is over, as far as one sees them from the front.
     fn forget(&mut self) {
-        while self.queue.front().is_some_and(|waiter| !waiter.open) {
+        self.forget_but(Owner::MAX);
+    }
+
+    /// The same; who asks keeps its place.
+    fn forget_but(&mut self, owner: Owner) {
+        while self.queue.front().is_some_and(|waiter| !waiter.open && waiter.owner != owner) {
             self.queue.pop_front();
         }
         self.forget_passed();

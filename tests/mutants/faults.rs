@@ -16,7 +16,11 @@ pub fn known_faults() -> Vec<Mutant> {
     let extend = &["mutex/extend"];
     let force = &["mutex/force_release"];
     vec![
-        mutant("acquire grants a held lock", acquire, &[("remaining_ms = lock[2] - now_ms", "remaining_ms = 0")]),
+        mutant(
+            "acquire grants a held lock",
+            acquire,
+            &[("remaining_ms = lock[2] - now_ms\n  if", "remaining_ms = 0\n  if")],
+        ),
         mutant("acquire waits for Redis' expiry", acquire, &[("lock[2] and lock[2] - now_ms > 0", "lock[2]")]),
         mutant("acquire ignores not_after_us", acquire, &[("not_after_us > 0 and", "false and")]),
         mutant("acquire compares not_after_us with ms", acquire, &[("now_us > not_after_us", "now_ms > not_after_us")]),
@@ -39,8 +43,8 @@ pub fn known_faults() -> Vec<Mutant> {
             "a retry writes HSET first on a full server",
             acquire,
             &[(
-                "    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + lease_ms), 'granted_ms', lease_ms)\n",
-                "    redis.call('HSET', KEYS[1], 'deadline_ms', string.format('%.0f', now_ms + lease_ms), 'granted_ms', lease_ms)\n    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n",
+                "    redis.call('PEXPIREAT', KEYS[1], expires_ms)\n    redis.call('HSET', KEYS[1], 'deadline_ms'",
+                "    redis.call('HSET', KEYS[1], 'deadline_ms'",
             )],
         ),
         mutant("the lease is twice as long as told", acquire, &[("now_ms + ttl_ms", "now_ms + 2 * ttl_ms")]),
@@ -102,35 +106,27 @@ pub fn known_faults() -> Vec<Mutant> {
             "asking again does not keep the place",
             acquire,
             &[(
-                "  redis.call('PEXPIRE', KEYS[1], keep_ms)\nelse",
-                "  do return {2, remaining_ms, now_us, ticket - head + 1} end\nelse",
+                "elseif queue[3] then\n  redis.call('HDEL', KEYS[1], 'none')\nend",
+                "elseif queue[3] then\n  do return {2, remaining_ms, now_us, ticket - head + 1} end\nend",
             )],
         ),
         mutant("the claim lease is the whole lease", acquire, &[("math.min(claim_ms, ttl_ms)", "ttl_ms")]),
         mutant("the claim lease is longer than the lease", acquire, &[("math.min(claim_ms, ttl_ms)", "claim_ms")]),
         mutant("the queue has no end", acquire, &[("tail - head >= 99999", "false")]),
-        mutant("the queue ends one place early", acquire, &[("tail - head >= 99999", "tail - head >= 99998")]),
-        mutant("the queue ends one place late", acquire, &[("tail - head >= 99999", "tail - head >= 100000")]),
+        mutant("the queue ends early", acquire, &[(">= 99999 and", ">= 99998 and"), (">= 200000", ">= 199990")]),
+        mutant("the queue ends late", acquire, &[(">= 200000", ">= 200030")]),
         mutant("extend without comparing the owner", extend, &[("owner ~= lock[1] or ", "")]),
-        mutant(
-            "a repeated acquire shortens the lease",
-            acquire,
-            &[("math.max(ttl_ms, math.min(remaining_ms, granted_ms))", "ttl_ms")],
-        ),
+        mutant("a repeated acquire shortens the lease", acquire, &[("math.max(ttl_ms, remaining_ms)", "ttl_ms")]),
         mutant(
             "a repeated acquire keeps a lease from before a step back of the clock",
             acquire,
-            &[("math.min(remaining_ms, granted_ms)", "remaining_ms")],
+            &[("math.max(ttl_ms, remaining_ms)", "math.max(ttl_ms, lock[2] - now_ms)")],
         ),
-        mutant(
-            "extend shortens the lease",
-            extend,
-            &[("math.max(ttl_ms, math.min(remaining_ms, tonumber(lock[4])))", "ttl_ms")],
-        ),
+        mutant("extend shortens the lease", extend, &[("math.max(ttl_ms, remaining_ms)", "ttl_ms")]),
         mutant(
             "extend keeps a lease from before a step back of the clock",
             extend,
-            &[("math.min(remaining_ms, tonumber(lock[4]))", "remaining_ms")],
+            &[("math.min(lock[2] - now_ms, tonumber(lock[4]))", "lock[2] - now_ms")],
         ),
         mutant(
             "plain shortens the lease",
@@ -141,13 +137,7 @@ pub fn known_faults() -> Vec<Mutant> {
         mutant(
             "extend writes HSET first on a full server",
             extend,
-            &[
-                ("redis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n", ""),
-                (
-                    "'granted_ms', lease_ms)\n",
-                    "'granted_ms', lease_ms)\nredis.call('PEXPIRE', KEYS[1], string.format('%.0f', lease_ms + retention_ms))\n",
-                ),
-            ],
+            &[("redis.call('PEXPIREAT', KEYS[1], expires_ms)\n", "")],
         ),
         mutant(
             "release without comparing the owner",
@@ -175,10 +165,7 @@ pub fn known_faults() -> Vec<Mutant> {
         mutant(
             "a grant forgets the memo",
             acquire,
-            &[(
-                "'holder', now .. ' ' .. label, 'released', released)",
-                "'holder', now .. ' ' .. label, 'released', '')",
-            )],
+            &[("'holder', now .. ' ' .. label, 'released', released", "'holder', now .. ' ' .. label, 'released', ''")],
         ),
         mutant(
             "release does not hand off",
@@ -216,12 +203,12 @@ pub fn known_faults() -> Vec<Mutant> {
         mutant(
             "waiters that died are granted",
             &QUEUES,
-            &[("if waiter == owner or window - now_ms > 0 then", "if true then")],
+            &[("if waiter == owner or window - clock_ms > 0 then", "if true then")],
         ),
         mutant(
             "a late waiter loses its place to its own question",
             acquire,
-            &[("if waiter == owner or window - now_ms > 0 then", "if window - now_ms > 0 then")],
+            &[("if waiter == owner or window - clock_ms > 0 then", "if window - clock_ms > 0 then")],
         ),
         mutant("who does not listen is granted", &QUEUES, &[("if here == '1' and reached == 0 then", "if false then")]),
         mutant(
@@ -247,7 +234,14 @@ pub fn known_faults() -> Vec<Mutant> {
             &QUEUES,
             &[("if head > tail and parked == 0 then", "if head > tail then")],
         ),
-        mutant("one call looks at every place", &QUEUES, &[("local budget = 64", "local budget = 100000")]),
+        mutant(
+            "one call looks at every place",
+            &QUEUES,
+            &[(
+                "old_head, expires_later, budget = now_ms + behind_ms, head, false, 64",
+                "old_head, expires_later, budget = now_ms + behind_ms, head, false, 100000",
+            )],
+        ),
         mutant("nobody is told", &QUEUES, &[("if channel ~= '' then", "if false then")]),
         mutant(
             "the message has another fence",
@@ -264,7 +258,89 @@ pub fn known_faults() -> Vec<Mutant> {
         mutant(
             "inspect tells owner tokens",
             &["mutex/inspect"],
-            &[("math.max(window - now_ms, 0), who}", "math.max(window - now_ms, 0), waiter}")],
+            &[("math.max(window - clock_ms, 0), who}", "math.max(window - clock_ms, 0), waiter}")],
+        ),
+        mutant(
+            "the key goes before its fence is passed",
+            &["mutex/acquire", "mutex/extend", "mutex/release", "mutex/force_release"],
+            &[
+                ("math.max(now_ms + ttl_ms, math.ceil(fence / 1000) + 1)", "(now_ms + ttl_ms)"),
+                ("math.max(now_ms + lease_ms, math.ceil(lock[4] / 1000) + 1)", "(now_ms + lease_ms)"),
+                ("math.max(now_ms + lease_ms, math.ceil(lock[3] / 1000) + 1)", "(now_ms + lease_ms)"),
+                ("math.max(now_ms + length_ms, math.ceil(last / 1000) + 1)", "(now_ms + length_ms)"),
+            ],
+        ),
+        mutant(
+            "a grant does not keep the key for its fence",
+            acquire,
+            &[("math.max(now_ms + ttl_ms, math.ceil(fence / 1000) + 1)", "(now_ms + ttl_ms)")],
+        ),
+        mutant(
+            "a retry does not keep the key for its fence",
+            acquire,
+            &[("math.max(now_ms + lease_ms, math.ceil(lock[4] / 1000) + 1)", "(now_ms + lease_ms)")],
+        ),
+        mutant(
+            "extend does not keep the key for its fence",
+            extend,
+            &[("math.max(now_ms + lease_ms, math.ceil(lock[3] / 1000) + 1)", "(now_ms + lease_ms)")],
+        ),
+        mutant("a grant makes the key go earlier", acquire, &[("expires_ms > tonumber(lock[8] or 0)", "true")]),
+        mutant(
+            "a retry makes the key go earlier",
+            acquire,
+            &[("    expires_ms = math.max(expires_ms, tonumber(lock[8] or 0))\n", "")],
+        ),
+        mutant(
+            "extend makes the key go earlier",
+            extend,
+            &[("expires_ms = math.max(expires_ms, tonumber(lock[5] or 0))\n", "")],
+        ),
+        mutant("a waiter makes the key go earlier", acquire, &[("if least_ms > expires_ms then", "if true then")]),
+        mutant("a hand-off does not keep the key", &QUEUES, &[("      keep(lease, fence, keep_ms)\n", "")]),
+        mutant(
+            "a hand-off keeps the key without the retention",
+            &QUEUES,
+            &[("keep(lease, fence, keep_ms)", "keep(lease, fence, 0)")],
+        ),
+        mutant(
+            "a waiter's floor does not keep the key",
+            acquire,
+            &[("least_fence + 1, retention_ms", "0, retention_ms")],
+        ),
+        mutant(
+            "a clock that stepped back keeps places",
+            &QUEUES,
+            &[("behind_ms = math.max(behind_ms, seen_ms - now_ms)\n", "")],
+        ),
+        mutant("closed places fill the queue", acquire, &[("    while budget > 0 do\n", "    while false do\n")]),
+        mutant(
+            "tickets of those who left fill the queue",
+            acquire,
+            &[
+                (" and redis.call('HLEN', KEYS[1]) >= 200000 then", " then"),
+                ("if redis.call('HLEN', KEYS[1]) >= 200000 then", "if true then"),
+            ],
+        ),
+        mutant(
+            "nobody is told to be the head",
+            &QUEUES,
+            &[
+                ("local told = head ~= old_head", "local told = false"),
+                ("told = lease / 3 > length_ms", "told = false"),
+            ],
+        ),
+        mutant(
+            "who becomes the head by a release is not told",
+            release,
+            &[("elseif held then\n  find_head()", "elseif held then\n  head = first_open(head, tail)")],
+        ),
+        mutant("every hand-off tells the next head", &QUEUES, &[("told = lease / 3 > length_ms", "told = true")]),
+        mutant("the head is told by everybody", &QUEUES, &[("local told = head ~= old_head", "local told = true")]),
+        mutant(
+            "too late, spent and lost believe a clock that stepped back",
+            acquire,
+            &[("    remaining_ms, stepped_back = granted_ms, true", "    stepped_back = true")],
         ),
         mutant("plain takes a held key", &["plain/acquire"], &[("'NX', ", "")]),
         mutant("plain sets no expiry", &["plain/acquire"], &[(", 'PX', ARGV[2]", "")]),

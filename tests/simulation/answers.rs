@@ -23,6 +23,8 @@ pub struct Served<'a> {
 #[derive(Default)]
 pub struct Answers {
     released: HashMap<usize, String>,
+    /// How long each owner's place was to stay open, in milliseconds.
+    windows: HashMap<String, i64>,
 }
 
 impl Answers {
@@ -59,7 +61,9 @@ impl Answers {
             Verb::Release if held => drop(self.released.insert(served.call.lock, owner.clone())),
             Verb::Release => {}
         }
-        served.handed_on(inbox)?;
+        served.handed_on(&inbox)?;
+        served.told_head(&inbox)?;
+        self.windows_are_kept(served)?;
         let is_done = verb == Verb::Release && field(served.reply, 1) == 0;
         if is_done && served.after.holder.is_none() {
             let open = |(_, waiter, window): &&(i64, String, i64)| *window > served.now_ms() && waits(waiter);
@@ -70,8 +74,23 @@ impl Answers {
         Ok(())
     }
 
-    fn acquired(&self, served: &Served, code: i64) -> Result<(), String> {
+    /// No place is open for longer than its waiter asked for.
+    fn windows_are_kept(&self, served: &Served) -> Result<(), String> {
+        let kept = |(_, owner, window): &&(i64, String, i64)| {
+            self.windows.get(owner).is_some_and(|asked| window - served.now_ms() > *asked)
+        };
+        match served.after.places.iter().find(kept) {
+            Some((_, owner, _)) => Err(format!("G6: the place of {owner} is open for longer than it asked for")),
+            None => Ok(()),
+        }
+    }
+
+    fn acquired(&mut self, served: &Served, code: i64) -> Result<(), String> {
         let owner = &served.call.owner;
+        if code == 2 {
+            let longest = self.windows.entry(owner.clone()).or_default();
+            *longest = (*longest).max(served.number(2));
+        }
         let [not_after_us, floor] = [4, 5].map(|at| served.number(at));
         let is_late = not_after_us > 0 && served.server.clock_us > not_after_us;
         if is_late != (code == 4) {
@@ -114,6 +133,20 @@ impl Served<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Under the same lease: whoever has become the head of the queue is told so, by the reply or by a message.
+    fn told_head(&self, inbox: impl Fn(&str) -> Option<Vec<u8>>) -> Result<(), String> {
+        let is_same = self.before.holder.is_some() && self.before.fence == self.after.fence;
+        let head = self.after.places.iter().find(|(ticket, ..)| *ticket == self.after.head);
+        let Some((_, head, _)) = head.filter(|_| is_same && self.after.holder.is_some()) else { return Ok(()) };
+        if self.after.head <= self.before.head || *head == self.call.owner || inbox(head).is_none() {
+            return Ok(());
+        }
+        let message = format!("{head} 0 0").into_bytes();
+        let listens = self.server.subscribed.contains(&inbox(head).unwrap_or_default());
+        let is_told = self.server.published.iter().any(|(_, payload)| *payload == message);
+        if is_told || !listens { Ok(()) } else { Err(format!("G5: {head} is the head now, and nobody has told it")) }
     }
 
     /// A lease that somebody else than the caller got: somebody hears of it, and it is as long as it says.

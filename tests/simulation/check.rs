@@ -15,24 +15,34 @@ pub struct Lock {
     pub ended_ms: Option<i64>,
     pub granted_ms: i64,
     pub fence: i64,
-    /// Ticket, owner token and end of the window of each place.
+    /// Ticket, owner token and end of the window of each place, by the server's clock.
     pub places: Vec<(i64, String, i64)>,
+    /// The ticket that the queue has come to.
+    pub head: i64,
+    /// By the queue's own clock: the ends of the windows, and the last time that it has shown.
+    windows: Vec<i64>,
+    seen_ms: i64,
+    behind_ms: i64,
 }
 
 impl Lock {
     pub fn read(server: &Server, key: &[u8]) -> Self {
-        let mut lock = Self::default();
+        let mut lock = Self { head: 1, ..Self::default() };
         for (field, value) in server.fields(key) {
             match field {
                 "owner" => lock.owner = Some(value.to_owned()),
                 "deadline_ms" => lock.deadline_ms = value.parse().ok(),
                 "granted_ms" => lock.granted_ms = value.parse().unwrap_or_default(),
                 "fence" => lock.fence = value.parse().unwrap_or_default(),
+                "head" => lock.head = value.parse().unwrap_or_default(),
+                "seen_ms" => lock.seen_ms = value.parse().unwrap_or_default(),
+                "behind_ms" => lock.behind_ms = value.parse().unwrap_or_default(),
                 _ => {
                     if let Some(ticket) = field.strip_prefix("place:") {
                         let mut words = value.split(' ');
                         let window = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
                         let owner = words.nth(2).unwrap_or_default().to_owned();
+                        lock.windows.push(window);
                         lock.places.push((ticket.parse().unwrap_or_default(), owner, window));
                     }
                 }
@@ -48,6 +58,10 @@ impl Lock {
             other => (None, other),
         };
         self.ended_ms = ended;
+        let clock_ms = self.seen_ms.max(now_ms + self.behind_ms);
+        for ((_, _, window), end) in self.places.iter_mut().zip(&self.windows) {
+            *window = now_ms + end - clock_ms;
+        }
         self.holder = running.and_then(|deadline| Some((self.owner.clone()?, deadline)));
         self
     }
@@ -83,6 +97,11 @@ pub struct Check {
 }
 
 impl Check {
+    /// The highest fence of the lock, in microseconds.
+    pub fn last_fence(&self, key: &[u8]) -> i64 {
+        self.fences.get(key).map_or(0, |(fence, _)| *fence)
+    }
+
     pub fn data_is_lost(&mut self) {
         self.fences.values_mut().for_each(|(_, is_lost)| *is_lost = true);
     }
@@ -166,9 +185,8 @@ impl Check {
         steady: impl Fn(&str) -> Option<i64>,
     ) -> Result<(), String> {
         let (last, is_lost) = self.fences.insert(key.to_vec(), (fence, false)).unwrap_or_default();
-        // Only where a clock behind the last fence meets the loss of all data, or the end of the retention, a fence may
-        // be lower.
-        if fence <= last && !((is_lost || before.fence == 0) && now_ms * 1000 <= last) {
+        // Only where a clock behind the last fence meets the loss of all data a fence may be lower.
+        if fence <= last && !(is_lost && now_ms * 1000 <= last) {
             return Err(format!("G2: fence {fence} after {last}"));
         }
         let overdue = before.places.iter().any(|(_, owner, window)| owner == holder && *window <= now_ms);

@@ -274,6 +274,8 @@ impl World<'_> {
         };
         self.note(|| format!("c{client}/{task} hears {text}"));
         match &mut self.clients[client].tasks[task].state {
+            // It has become the head of the queue.
+            State::Acquiring { acquiring, .. } if fence.get() == 0 => acquiring.told(now),
             State::Acquiring { acquiring, .. } => acquiring.pushed(fence, lease, now),
             State::Releasing { releasing, .. } => releasing.pushed(now),
             State::Holding { .. } | State::Idle | State::Done => return Ok(()),

@@ -103,7 +103,7 @@ impl Server {
         if matches!(name, "HSET" | "SET") && self.is_full && !self.has_written {
             return Reply::Error("OOM command not allowed when used memory > 'maxmemory'.".to_owned());
         }
-        self.has_written |= matches!(name, "HSET" | "SET" | "HDEL" | "DEL" | "PEXPIRE");
+        self.has_written |= matches!(name, "HSET" | "SET" | "HDEL" | "DEL" | "PEXPIRE" | "PEXPIREAT");
         if let Some(key) = words.get(1)
             && self.live(key).is_none()
         {
@@ -118,7 +118,9 @@ impl Server {
             ("HMGET", [key, fields @ ..]) => self.hmget(key, fields),
             ("HSET", [key, pairs @ ..]) if pairs.len() % 2 == 0 => self.hset(key, pairs),
             ("HDEL", [key, fields @ ..]) => self.hdel(key, fields),
-            ("PEXPIRE", [key, ms]) => self.pexpire(key, ms),
+            ("HLEN", [key]) => Reply::Integer(self.fields(key).count() as i64),
+            ("PEXPIRE", [key, ms]) => self.expire(key, ms, self.clock_ms()),
+            ("PEXPIREAT", [key, at]) => self.expire(key, at, 0),
             ("GET", [key]) => match self.key(key) {
                 None => Reply::Nil,
                 Some(Key { value: Value::Text(value), .. }) => Reply::Text(value.clone()),
@@ -175,14 +177,16 @@ impl Server {
         Reply::Integer(removed as i64)
     }
 
-    fn pexpire(&mut self, key: &[u8], ms: &[u8]) -> Reply {
+    /// The key goes at `ms` after `from`.
+    fn expire(&mut self, key: &[u8], ms: &[u8], from: i64) -> Reply {
         let Ok(ms) = text(ms).parse::<i64>() else {
             return Reply::Error("ERR value is not an integer or out of range".to_owned());
         };
-        let at = self.clock_ms() + ms;
+        let at = from + ms;
+        let now = self.clock_ms();
         match self.key_mut(key) {
             None => Reply::Integer(0),
-            Some(_) if ms <= 0 => {
+            Some(_) if at <= now => {
                 self.remove(key);
                 Reply::Integer(1)
             }

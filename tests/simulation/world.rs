@@ -64,6 +64,8 @@ pub struct World<'a> {
     serial: u64,
     pub is_draining: bool,
     pub check: Check,
+    /// The highest fence that anybody said to have seen.
+    floor: u64,
     pub answers: Answers,
     /// Connections that broke, and until when the server still read from them.
     pub broken: HashMap<u64, u64>,
@@ -109,6 +111,7 @@ impl<'a> World<'a> {
             serial: 0,
             is_draining: false,
             check: Check::default(),
+            floor: 0,
             answers: Answers::default(),
             broken: HashMap::new(),
             subscribed: Vec::new(),
@@ -177,7 +180,14 @@ impl<'a> World<'a> {
                 return Err(format!("G8: {left:?} is left after the end"));
             }
         }
-        self.now += 4 * RETENTION.as_micros() as u64;
+        // A fence that is ahead of the clock does not fall meanwhile, and keeps its key.
+        self.now += 2 * RETENTION.as_micros() as u64;
+        for lock in 0..self.keys.len() {
+            self.newcomer(lock, 100)?;
+        }
+        let fences = self.keys.iter().map(|key| self.check.last_fence(key)).chain([self.floor.cast_signed()]);
+        let ahead = fences.max().unwrap_or(0) - self.server_clock();
+        self.now += (ahead + ahead / 100).max(0).unsigned_abs() + 4 * RETENTION.as_micros() as u64;
         self.scripted.server().clock_us = self.server_clock();
         for key in &self.keys {
             if self.scripted.server().exists(key) {
@@ -400,6 +410,9 @@ impl<'a> World<'a> {
             Some((at, lock)) if self.now < at + RETENTION.as_micros() as u64 / 2 => lock.at(clock / 1000),
             _ => Lock::read(&self.scripted.server(), &key),
         };
+        if call.verb == Verb::Acquire {
+            self.floor = self.floor.max(number(&call.args[5]));
+        }
         let args: Vec<&[u8]> = call.args.iter().map(Vec::as_slice).collect();
         let reply = self.scripted.run(call.verb.script(), &key, &args);
         let after = Lock::read(&self.scripted.server(), &key);

@@ -28,7 +28,7 @@ if not max_waiters or string.find(ARGV[1], '%D') or max_waiters > 1000 then
 end
 
 local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'granted_ms', 'fence', 'holder', 'head', 'tail',
-  'parked')
+  'parked', 'seen_ms', 'behind_ms')
 if lock.err then
   return lock
 end
@@ -41,6 +41,8 @@ if lock[2] and lock[2] - now_ms > 0 then
   remaining_ms = math.min(lock[2] - now_ms, tonumber(lock[3]))
 end
 
+-- The clock of the queue, by which windows end, never goes back.
+local clock_ms = math.max(now_ms + (lock[10] or 0), tonumber(lock[9] or 0))
 local waiters, fields, tail = {}, {}, tonumber(lock[7] or 0)
 local first = tonumber(lock[8] or 0)
 if first == 0 then
@@ -56,7 +58,7 @@ if #fields > 0 then
     if place then
       local window, waiter, who = string.match(place, '^(%d+) %d+ %d ([^ ]+) [^ ]* (.*)$')
       owners[#owners + 1] = 'waiter:' .. waiter
-      waiters[#waiters + 1] = {first + i - 1, 0, math.max(window - now_ms, 0), who}
+      waiters[#waiters + 1] = {first + i - 1, 0, math.max(window - clock_ms, 0), who}
     end
   end
   if #owners > 0 then

@@ -13,10 +13,11 @@
 @reply 5 not_held: pending, now_us
 @error BADARG an argument is missing or out of range; nothing was written
 @error WRONGTYPE the key holds something else; nothing was written
-@effects HMGET TIME HDEL HSET PUBLISH
+@effects HMGET TIME HDEL HSET PEXPIREAT PUBLISH
 @retry safe: a second call answers 4 (released_before) and changes nothing for the next holder
 
 pending is 1 when the lock is free and dead waiters are still in front of the queue: call again to go on, else 0.
+Reply 4 is for the last two owners that released; an older one gets 5.
 ]]
 local owner = ARGV[1]
 if #KEYS ~= 1 or #ARGV ~= 1 then
@@ -60,13 +61,19 @@ if lock[1] and (outcome == 1 or not lock[2]) then
   released = lock[1]
 end
 
-local queue = redis.call('HMGET', KEYS[1], 'head', 'parked', 'waiter:' .. owner)
+local queue = redis.call('HMGET', KEYS[1], 'head', 'parked', 'waiter:' .. owner, 'seen_ms', 'behind_ms', 'keep_ms',
+  'expires_ms')
 local head, tail, parked = tonumber(queue[1] or 1), tonumber(lock[3]), tonumber(queue[2] or 0)
 
 -- hand-off passage: the same lines in acquire, release and force_release
 -- Places are the tickets head to tail. Tickets from `parked` (0: none) to head - 1 were stepped over because nobody
 -- was subscribed to their inbox; such a waiter has its place back when it asks before its window ends.
-local budget = 64
+-- Windows are by the queue's own clock, which never goes back: the server's, and `behind_ms` more since that did. So
+-- waiters that died do not stay for longer than they asked for.
+local seen_ms, behind_ms = tonumber(queue[4] or 0), tonumber(queue[5] or 0)
+local keep_ms, expires_ms = tonumber(queue[6] or 0), tonumber(queue[7] or 0)
+behind_ms = math.max(behind_ms, seen_ms - now_ms)
+local clock_ms, old_head, expires_later, budget = now_ms + behind_ms, head, false, 64
 
 -- The first place of from..to whose window is open; closed ones are removed on the way. Without one: the ticket
 -- that the search ended at, to + 1 or where the budget was spent.
@@ -83,7 +90,7 @@ local function first_open(from, to)
       if place then
         local window, lease, here, waiter, channel, who =
           string.match(place, '^(%d+) (%d+) (%d) ([^ ]+) ([^ ]*) (.*)$')
-        if waiter == owner or window - now_ms > 0 then
+        if waiter == owner or window - clock_ms > 0 then
           return from, waiter, lease, here, channel, who
         end
         redis.call('HDEL', KEYS[1], 'place:' .. from, 'waiter:' .. waiter)
@@ -92,6 +99,15 @@ local function first_open(from, to)
     end
   end
   return from
+end
+
+-- The key outlives a lease or place of that length, and every fence up to `last`, by the retention. It never goes
+-- earlier than a call before asked for; later does no harm, which spares most calls a command.
+local function keep(length_ms, last, retention)
+  local least_ms = math.max(now_ms + length_ms, math.ceil(last / 1000) + 1) + retention
+  if least_ms > expires_ms then
+    expires_ms, expires_later = least_ms + math.floor(retention / 8), true
+  end
 end
 
 -- Grants to the first waiter that can be there: 'granted' and the lease; 'own' when that is the caller; 'none';
@@ -120,7 +136,25 @@ local function hand_off()
       redis.call('HDEL', KEYS[1], 'place:' .. ticket, 'waiter:' .. waiter)
       redis.call('HSET', KEYS[1], 'owner', waiter, 'deadline_ms', string.format('%.0f', now_ms + lease),
         'granted_ms', lease, 'fence', fence, 'holder', now .. ' ' .. who, 'released', released)
+      keep(lease, fence, keep_ms)
       return 'granted', tonumber(lease)
+    end
+  end
+end
+
+-- Finds the head of the queue, which has to ask when the lease ends. Whoever has become it without being told by a
+-- reply is told by a message; after a grant of `length_ms` only who would not ask in time by itself, in a third of its
+-- own lease.
+local function find_head(length_ms)
+  local ticket, waiter, lease, _, channel = first_open(head, tail)
+  head = ticket
+  if waiter and waiter ~= owner and channel ~= '' then
+    local told = head ~= old_head
+    if length_ms then
+      told = lease / 3 > length_ms
+    end
+    if told then
+      redis.pcall('PUBLISH', channel, waiter .. ' 0 0')
     end
   end
 end
@@ -132,11 +166,17 @@ local function save_queue()
       parked = 0
     end
   end
+  if expires_later then
+    redis.call('PEXPIREAT', KEYS[1], expires_ms)
+    redis.call('HSET', KEYS[1], 'expires_ms', expires_ms)
+  end
   if head > tail and parked == 0 then
-    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked', 'floor')
+    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked', 'floor', 'seen_ms', 'behind_ms', 'keep_ms', 'swept')
   elseif head ~= tonumber(queue[1] or 1) or parked ~= tonumber(queue[2] or 0) then
     -- A full server may refuse this where it is the first write: the next call finds the same again.
-    redis.pcall('HSET', KEYS[1], 'head', head, 'parked', parked)
+    redis.pcall('HSET', KEYS[1], 'head', head, 'parked', parked, 'behind_ms', behind_ms)
+  elseif behind_ms ~= tonumber(queue[5] or 0) then
+    redis.pcall('HSET', KEYS[1], 'behind_ms', behind_ms)
   end
 end
 -- end of the hand-off passage
@@ -154,13 +194,17 @@ if outcome == 1 or not held then
   end
 end
 if (outcome == 1 or not held) and last_fence < 9007199254740991 then
-  local result = hand_off()
-  if result == 'granted' and outcome == 1 then
-    outcome = 2
+  local result, lease_ms = hand_off()
+  if result == 'granted' then
+    find_head(lease_ms)
+    if outcome == 1 then
+      outcome = 2
+    end
   elseif result == 'more' then
     pending = 1
   end
+elseif held then
+  find_head()
 end
-head = first_open(head, tail)
 save_queue()
 return {outcome, pending, now_us}
