@@ -212,6 +212,27 @@ fn the_message_that_it_is_the_head_makes_a_waiter_ask_and_is_no_grant() {
     assert_eq!(driver(&nginx)["counts"]["handed_off"], 1);
 }
 
+/// G5: by its heartbeat alone it would ask in a quarter of a minute at the earliest.
+#[test]
+fn who_becomes_the_head_asks_when_the_lease_of_a_dead_holder_ends() {
+    let redis = Server::start(&[]).unwrap();
+    let nginx = Config::redis(&redis).workers(1).options("claim = 60").start();
+    let other = Config::redis(&redis).workers(1).start();
+    assert!(other.call("try_acquire", &[("name", "n"), ("ttl", "3")])["owner"].is_string());
+    thread::scope(|scope| {
+        let first = scope.spawn(|| nginx.call("hold", &[("name", "n"), ("wait", "2"), ("ttl", "60")]));
+        until("the first one waits", || inspect(&other, "n")[6] == 1);
+        let second = scope.spawn(|| (hold(&nginx), Instant::now()));
+        until("the second one waits", || inspect(&other, "n")[6] == 2);
+        let queued = Instant::now();
+        assert_eq!(first.join().unwrap()["error"], "held", "it leaves before the lease ends");
+        let (answer, granted) = second.join().unwrap();
+        assert_eq!(answer["released"], true, "{answer}");
+        say(&format!("granted {:?} after it queued, by a lease of 3 s", granted - queued));
+        assert!(granted - queued < Duration::from_secs(12));
+    });
+}
+
 #[test]
 fn a_forged_message_is_asked_about_and_the_waiter_goes_on_waiting_in_its_place() {
     let redis = Server::start(&[]).unwrap();
