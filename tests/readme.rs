@@ -90,12 +90,12 @@ fn serves(words: &[String]) {
     let words: Vec<_> = words.iter().map(port_is_free).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let running = Cli::at(&server.url(), &words).start();
-    running.says("/health\n");
-    let health = running.stderr().split("health at http://").nth(1).unwrap().trim().to_owned();
-    let (address, path) = health.split_once('/').unwrap();
+    running.says("/ready\n");
+    let ready = running.stderr().split(' ').find_map(|word| word.trim().strip_suffix("/ready")).unwrap().to_owned();
+    let address = ready.trim_start_matches("http://");
     until("it is well", || {
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
+        write!(stream, "GET /ready HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer.ends_with("ok\n")

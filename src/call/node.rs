@@ -221,11 +221,24 @@ impl Node {
             Error::new(ErrorKind::Unavailable, what)
         })?;
         if self.loads.done.load(Ordering::Acquire) == seen {
-            self.load_by(run.script, run.deadline).await?;
+            self.load_by(run.script, run.deadline).await.map_err(|error| self.may_not_load(run.script, error))?;
             measure::reloaded();
             self.loads.done.fetch_add(1, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// A user who may not load lacks a script, and not a right.
+    fn may_not_load(&self, script: &Script, error: Error) -> Error {
+        if error.code() != Some("NOPERM") {
+            return error;
+        }
+        let (name, address) = (script.name(), &self.address);
+        let message = format!(
+            "{name} is not on {address}, and this user may not load it: run `redlatch load` as a user who may, or grant \
+             +script|load"
+        );
+        Error::new(ErrorKind::ScriptMissing, message).with_code("NOSCRIPT").with_source(error)
     }
 }
 

@@ -142,7 +142,7 @@ async fn a_caller_without_script_and_eval_works_when_scripts_are_loaded() {
         "+hset",
         "+hdel",
         "+time",
-        "+pexpire",
+        "+pexpireat",
         "+hello",
     ]);
     let client = Client::connect(&format!("{}?user=caller&pass=secret", server.url())).await.unwrap();
@@ -155,6 +155,11 @@ async fn a_caller_without_script_and_eval_works_when_scripts_are_loaded() {
     let fence = held.fence();
     held.release().await.unwrap();
     assert!(waiting.await.unwrap() > fence);
+    // What is missing then is the script, and not a right.
+    Raw::connect(&server).must::<()>(&["SCRIPT", "FLUSH"]);
+    let error = lock.try_acquire().await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ScriptMissing, "{error}");
+    assert!(error.to_string().contains("and this user may not load it: run `redlatch load`"), "{error}");
 }
 
 #[tokio::test]
