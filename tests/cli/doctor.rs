@@ -365,6 +365,14 @@ fn doctor_warns_of_a_server_that_does_not_count_replicas_for_scripts() {
     assert_eq!(found(&url, &["--strict"]), (Vec::new(), 0));
 }
 
+#[test]
+fn load_says_at_once_that_a_server_without_time_runs_no_script() {
+    let server = Server::start(&["--rename-command", "TIME", ""]).unwrap();
+    let answer = Cli::on(&server, &["load"]).answer();
+    assert_ne!(answer.status, 0);
+    assert!(answer.stderr.contains("this server does not know TIME"), "{answer:?}");
+}
+
 /// As servers that others look after, one command after the other and all of them.
 #[test]
 fn servers_without_some_commands_are_served_as_far_as_can_be_and_what_is_unknown_is_named() {

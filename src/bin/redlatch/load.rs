@@ -12,6 +12,7 @@ use redlatch::{
 use serde_json::{Value, json};
 
 use crate::{
+    ask::is_absent,
     duration,
     fleet::{Answer, failure_of_all, named},
     opt::Global,
@@ -79,6 +80,13 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
 /// Where a script is evicted that came by EVAL, one that is there already is loaded too if that makes it stay: how it
 /// came nobody can tell.
 pub async fn load_missing(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Vec<State>, Error> {
+    // Said here and not by the first caller: without a clock no script can run.
+    let time = caller.command(&redis::cmd("TIME"), || "TIME".to_owned()).await;
+    if let Err(error) = time
+        && is_absent(&error)
+    {
+        return Err(error);
+    }
     let product = Product::of_hello(&caller).await?.ok().flatten();
     let pin = product.is_some_and(|product| product.forgets_evals() && product.pins_what_is_there());
     let mut states = Vec::new();
