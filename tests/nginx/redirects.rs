@@ -12,7 +12,7 @@ error_page 502 = @elsewhere;
 location = /50x.html { internal; return 200 "sorry"; }
 location @elsewhere { return 200 "elsewhere"; }
 location = /other { content_by_lua_block { ngx.say("other") } }
-location /work/ {
+location /ends/ {
     rewrite_by_lua_block {
         local lock = require("resty.redlatch").new(require("handler").defaults)
         assert(lock:acquire("n", { ttl = 60 }))
@@ -37,7 +37,7 @@ fn openresty_1017_a_request_that_ends_in_another_location_gives_back_what_it_hel
     let redis = Server::start(&[]).unwrap();
     let nginx = Config::redis(&redis).workers(1).locations(LOCATIONS).start();
     for ending in ["error", "exit", "exec", "named", "jump", "upstream"] {
-        let (_, body) = nginx.get(&format!("/work/?ending={ending}"));
+        let (_, body) = nginx.get(&format!("/ends/?ending={ending}"));
         assert!(["sorry", "elsewhere", "other\n"].contains(&body.as_str()), "{ending}: {body}{}", nginx.error_log());
         // Long before its TTL, and it is not renewed.
         until("it is given back", || inspect(&nginx, "n")[0] == 2);
