@@ -14,13 +14,14 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult,
-    aio::MultiplexedConnection,
+    Value, aio::MultiplexedConnection,
 };
 
 use tokio::sync::OnceCell;
 
 use super::{
-    age, push,
+    hello::Hello,
+    push,
     sentinel::{self, Sentinels},
 };
 use crate::{clock, protocol::Moment};
@@ -74,6 +75,8 @@ impl Live {
 pub(super) enum Seek {
     /// Always the same address. A host name is looked up anew each time.
     Fixed(Box<Client>),
+    /// The sentinel at that address.
+    Sentinel(Box<Client>),
     /// The primary that the sentinels name.
     Primary(Arc<Sentinels>),
     /// Any of these addresses, another one each time.
@@ -90,7 +93,11 @@ impl Seek {
     /// Connects, to the address that is right now.
     async fn connect(&self, configs: &Configs) -> RedisResult<Opened> {
         match self {
-            Self::Fixed(client) => configs.open(client).await,
+            Self::Fixed(client) => {
+                let opened = configs.open(client).await?;
+                opened.hello.check_mode().map(|()| opened)
+            }
+            Self::Sentinel(client) => configs.open(client).await,
             Self::Primary(sentinels) => {
                 let mut candidates = sentinels.candidates();
                 loop {
@@ -122,6 +129,7 @@ struct Configs {
 /// A fresh connection.
 struct Opened {
     redis: MultiplexedConnection,
+    hello: Hello,
     address: String,
     /// Whether messages can come by it.
     pushes: bool,
@@ -131,8 +139,9 @@ impl Configs {
     async fn open(&self, client: &Client) -> RedisResult<Opened> {
         let info = client.get_connection_info();
         let (mut redis, pushes) = push::open(client, &self.resp3, &self.resp2).await?;
-        introduce(&mut redis, info.redis_settings()).await?;
-        Ok(Opened { redis, address: info.addr().to_string(), pushes })
+        let hello = introduce(&mut redis, info.redis_settings()).await?;
+        hello.check_age()?;
+        Ok(Opened { redis, hello, address: info.addr().to_string(), pushes })
     }
 }
 
@@ -217,7 +226,7 @@ impl Connection {
         });
         let opened = self.0.seek.connect(&Configs { resp3, resp2: config() }).await?;
         self.0.newest.store(number, Ordering::Release);
-        let Opened { redis, address, pushes } = opened;
+        let Opened { redis, address, pushes, .. } = opened;
         let hears = if pushes { OnceCell::new() } else { OnceCell::new_with(Some(false)) };
         let live = Live { redis, address, number, unanswered: Arc::default(), hears: Arc::new(hears) };
         let channel = lock(&self.0.channel).clone();
@@ -276,10 +285,12 @@ impl Inner {
     }
 }
 
-/// Lets `redlatch status --callers` see which version is connected, and finds out whether the server is too old. Since
-/// Redis 7.2 the crate tells the former by itself.
-async fn introduce(redis: &mut MultiplexedConnection, settings: &RedisConnectionInfo) -> RedisResult<()> {
-    let (Some(library), Some(version)) = (settings.lib_name(), settings.lib_ver()) else { return Ok(()) };
+/// Lets `redlatch status --callers` see which version is connected, and asks the server who it is. Since Redis 7.2 the
+/// crate tells the former by itself.
+async fn introduce(redis: &mut MultiplexedConnection, settings: &RedisConnectionInfo) -> RedisResult<Hello> {
+    let (Some(library), Some(version)) = (settings.lib_name(), settings.lib_ver()) else {
+        return Ok(Hello(Value::Nil));
+    };
     let mut pipeline = redis::pipe();
     pipeline.cmd("CLIENT").arg("SETNAME").arg(format!("{library}/{version}"));
     // Anybody may ask that, and it changes nothing.
@@ -287,8 +298,8 @@ async fn introduce(redis: &mut MultiplexedConnection, settings: &RedisConnection
     match redis.send_packed_commands(&pipeline, 0, 2).await {
         Err(error) if error.is_io_error() => Err(error),
         // A user without the right to a name is served nameless.
-        Ok(replies) => replies.get(1).map_or(Ok(()), age::check),
-        Err(_) => Ok(()),
+        Ok(mut replies) => Ok(Hello(replies.pop().unwrap_or(Value::Nil))),
+        Err(_) => Ok(Hello(Value::Nil)),
     }
 }
 

@@ -1,9 +1,9 @@
 //! One EVALSHA on one key: routing, healing of missing scripts, typed replies.
 
-mod age;
 mod cluster;
 mod connection;
 mod endpoint;
+mod hello;
 mod misdirected;
 mod mutex;
 mod name;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisError};
 use said::Said;
 
-use super::{age::TOO_OLD, misdirected};
+use super::{hello::TOO_OLD, misdirected};
 use crate::{Error, ErrorKind};
 
 /// Turns an error of the redis crate into ours. `what` names the command and the lock.
@@ -204,13 +204,7 @@ fn lacked(words: &str) -> Option<String> {
     let is_name = |name: &&str| (1..=20).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphabetic());
     let named = words.split(['\'', '`', '"']).nth(1).filter(is_name).map(str::to_ascii_uppercase);
     let named = named.unwrap_or_else(|| "a command that this needs".to_owned());
-    // The first that a sentinel is asked for, and does not have.
-    let sentinel = match &*named {
-        "EVALSHA" | "EVAL" | "SCRIPT" => "; for a sentinel write redis+sentinel://HOST[:PORT]/NAME",
-        _ => "",
-    };
     Some(format!(
-        "this server does not know {named}: it is older than Redis 6.2, it has the command renamed, or it is a \
-         proxy{sentinel}"
+        "this server does not know {named}: it is older than Redis 6.2, it has the command renamed, or it is a proxy"
     ))
 }

@@ -130,7 +130,7 @@ impl Sentinels {
     fn listener(&self, address: &ConnectionAddr, connection: &Connection) -> Option<Connection> {
         let client = self.endpoint.sentinel_client(address.clone(), &self.login).ok()?;
         let (alive, name) = (connection.downgrade(), self.name.clone());
-        Some(Connection::new(Seek::Fixed(Box::new(client)), self.limit, move |push| {
+        Some(Connection::new(Seek::Sentinel(Box::new(client)), self.limit, move |push| {
             if let Some(address) = switch_of(&push, &name)
                 && let Some(connection) = alive()
             {

@@ -7,7 +7,16 @@ use crate::support::topology::{Certificates, Cluster, Member, WATCHED, Watched, 
 
 #[track_caller]
 fn assert_says(url: &str, status: i32, words: &str) {
-    for verb in [&["inspect", "x"][..], &["load"], &["run", "x", "--", "true"], &["bench", "--duration", "1ms"]] {
+    let verbs = [
+        &["inspect", "x"][..],
+        &["load"],
+        &["status"],
+        &["doctor"],
+        &["ls"],
+        &["run", "x", "--", "true"],
+        &["bench", "--duration", "1ms"],
+    ];
+    for verb in verbs {
         let told = Cli::at(url, &[&verb[..1], &["--timeout", "1s"], &verb[1..]].concat()).answer();
         assert!(told.status == status && told.stderr.contains(words), "{url} {verb:?}: {told:?}");
         assert!(!told.stderr.contains("beginning with"), "nothing is repeated that was sent: {told:?}");
