@@ -164,8 +164,8 @@ impl Caller {
 
     /// Runs `script` on `key`.
     ///
-    /// A missing script is loaded on the server that answered and the call repeated, a bounded number of times, with
-    /// EVAL as the last resort; in strict mode that is [`ScriptMissing`](ErrorKind::ScriptMissing).
+    /// A missing script is loaded on the server that answered and run in the same write, a bounded number of times; in
+    /// strict mode that is [`ScriptMissing`](ErrorKind::ScriptMissing). EVAL is never sent.
     ///
     /// # Errors
     ///
@@ -175,8 +175,7 @@ impl Caller {
     ///
     /// A dropped call may still run on the server.
     pub async fn run(&self, script: &Script, key: &[u8], args: &[&[u8]]) -> Result<Value, Error> {
-        let what =
-            || format!("{} of {}", script.name(), Name::new(key).map_or_else(|_| "?".into(), |key| key.to_string()));
+        let what = || describe(script, &[key]);
         let deadline = self.deadline();
         let mut node = self.node_of(key, deadline, what).await?;
         let mut asking = false;
@@ -205,7 +204,8 @@ impl Caller {
         calls: &[(&[u8], Vec<Vec<u8>>)],
         limit: Duration,
     ) -> Vec<Result<Value, Error>> {
-        let what = || format!("{} of {} locks", script.name(), calls.len());
+        let keys: Vec<&[u8]> = calls.iter().map(|(key, _)| *key).collect();
+        let what = || describe(script, &keys);
         let mut shares: HashMap<String, (Node, Vec<usize>, redis::Pipeline)> = HashMap::new();
         for (number, (key, args)) in calls.iter().enumerate() {
             let Ok(node) = self.node_of(key, self.deadline(), what).await else { continue };
@@ -213,16 +213,16 @@ impl Caller {
             share.1.push(number);
             share.2.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(*key).arg(args);
         }
-        let count = calls.len();
         let mut sent: JoinSet<_> = shares
             .into_values()
             .map(|(node, numbers, pipeline)| {
-                let what = format!("{} of {count} locks", script.name());
+                let what = describe(script, &numbers.iter().map(|number| keys[*number]).collect::<Vec<_>>());
                 async move { (node.each(&pipeline, limit, || what.clone()).await, node, numbers) }
             })
             .collect();
         // What stays so had no answer: one server that is silent takes nothing from what the others say.
-        let mut outcomes: Vec<_> = std::iter::repeat_with(|| Err(Error::unknown(what(), limit))).take(count).collect();
+        let mut outcomes: Vec<_> =
+            std::iter::repeat_with(|| Err(Error::unknown(what(), limit))).take(calls.len()).collect();
         while let Some(share) = sent.join_next().await {
             let Ok((replies, node, numbers)) = share else { continue };
             let replies = match replies {
@@ -406,6 +406,14 @@ impl Caller {
                 if demoted { error.into_unavailable() } else { error }
             }
         }
+    }
+}
+
+/// What is done, for an error: a script on one lock, or on so many.
+fn describe(script: &Script, keys: &[&[u8]]) -> String {
+    match keys {
+        [key] => format!("{} of {}", script.name(), Name::new(*key).map_or_else(|_| "?".into(), |key| key.to_string())),
+        keys => format!("{} of {} locks", script.name(), keys.len()),
     }
 }
 

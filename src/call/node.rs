@@ -9,11 +9,12 @@ use std::{
 };
 
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection};
+use tokio::sync::MutexGuard;
 
 use super::{connection::Connection, refusal, reply};
 use crate::{Error, ErrorKind, bundle::Script, clock, measure, protocol::Moment};
 
-/// How often a missing script is loaded before the call falls back to EVAL.
+/// How often a call finds its script missing before it says so. The last time it loads the script itself.
 const HEAL_ROUNDS: usize = 3;
 
 /// A connection to one server. Cheap to clone.
@@ -59,31 +60,70 @@ impl Node {
         &self.connection
     }
 
-    /// Runs a script, which is loaded and tried again where it is missing, a bounded number of times, with EVAL as the
-    /// last resort.
+    /// Runs a script. Where it is missing it is loaded and run in one write, which leaves next to no time to lose it
+    /// again; who finds that another call has loaded it meanwhile only runs it. That a bounded number of times.
     pub(super) async fn run(&self, run: Run<'_>, what: impl Fn() -> String) -> Result<Value, Error> {
-        let evalsha = run.command("EVALSHA", run.script.digest().as_str().as_bytes());
-        for _ in 0..HEAL_ROUNDS {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
             let loads = self.loads.done.load(Ordering::Acquire);
-            match self.ask(&evalsha, run, &what).await {
-                Err(error) if error.kind() == ErrorKind::ScriptMissing && !run.strict => {
-                    self.load_after(run, loads).await?;
-                }
-                outcome => return outcome,
+            let outcome = self.evalsha(run, &what).await;
+            if run.strict || !is_missing(&outcome) {
+                return outcome;
+            }
+            let _turn = self.turn(run).await?;
+            if rounds < HEAL_ROUNDS && self.loads.done.load(Ordering::Acquire) != loads {
+                continue;
+            }
+            let (loaded, outcome) = self.load_and_run(run, &what).await?;
+            match loaded {
+                _ if !is_missing(&outcome) => return outcome,
+                Err(error) => return Err(self.may_not_load(run.script, error)),
+                Ok(()) if rounds == HEAL_ROUNDS => return outcome,
+                Ok(()) => {}
             }
         }
-        self.ask(&run.command("EVAL", run.script.source()), run, what).await
     }
 
-    async fn ask(&self, command: &Cmd, run: Run<'_>, what: impl Fn() -> String) -> Result<Value, Error> {
+    async fn evalsha(&self, run: Run<'_>, what: impl Fn() -> String) -> Result<Value, Error> {
+        let command = run.evalsha();
         if !run.asking {
-            return self.command(command, run.deadline, what).await;
+            return self.command(&command, run.deadline, what).await;
         }
         let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("ASKING").add_command(command.clone());
-        let work = async |redis: &mut MultiplexedConnection| redis.send_packed_commands(&pipeline, 1, 1).await;
-        let mut replies = self.within(run.deadline.since(clock::now()), &what, work).await?;
-        answer(replies.pop().unwrap_or(Value::Nil), what, std::iter::once(command))
+        pipeline.cmd("ASKING").add_command(command);
+        self.each(&pipeline, run.limit(), what).await?.pop().unwrap_or(Ok(Value::Nil))
+    }
+
+    /// What became of the load, and of the run.
+    async fn load_and_run(
+        &self,
+        run: Run<'_>,
+        what: impl Fn() -> String,
+    ) -> Result<(Result<(), Error>, Result<Value, Error>), Error> {
+        let mut pipeline = Pipeline::with_capacity(3);
+        pipeline.add_command(load(run.script));
+        if run.asking {
+            // Holds for the next command only.
+            pipeline.cmd("ASKING");
+        }
+        pipeline.add_command(run.evalsha());
+        let mut replies = self.each(&pipeline, run.limit(), what).await?.into_iter();
+        let loaded = replies.next().unwrap_or(Ok(Value::Nil)).and_then(|reply| check_digest(run.script, reply));
+        if loaded.is_ok() {
+            measure::reloaded();
+            self.loads.done.fetch_add(1, Ordering::Release);
+        }
+        Ok((loaded, replies.next_back().unwrap_or(Ok(Value::Nil))))
+    }
+
+    /// Waits until no other call is loading.
+    async fn turn(&self, run: Run<'_>) -> Result<MutexGuard<'_, ()>, Error> {
+        let limit = run.limit();
+        tokio::time::timeout(limit, self.loads.turn.lock()).await.map_err(|_| {
+            let what = format!("{} did not run: loading it took longer than {limit:?}", run.script.name());
+            Error::new(ErrorKind::Unavailable, what)
+        })
     }
 
     /// Sends the commands of `pipeline` in one write and waits for all replies for at most `limit`.
@@ -96,7 +136,8 @@ impl Node {
         let count = pipeline.len();
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_commands(pipeline, 0, count).await;
         let replies = self.within(limit, &what, work).await?;
-        Ok(replies.into_iter().map(|reply| answer(reply, &what, pipeline.cmd_iter())).collect())
+        let replies = replies.into_iter().zip(pipeline.cmd_iter());
+        Ok(replies.map(|(reply, command)| answer(reply, &what, command)).collect())
     }
 
     /// Sends one command and waits for its reply until `deadline`.
@@ -108,7 +149,7 @@ impl Node {
     ) -> Result<Value, Error> {
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_command(command).await;
         let reply = self.within(deadline.since(clock::now()), &what, work).await?;
-        answer(reply, what, std::iter::once(command))
+        answer(reply, what, command)
     }
 
     /// The reply of CLUSTER SLOTS.
@@ -175,29 +216,14 @@ impl Node {
 
     /// Loads `script` and compares the digest that the server answers.
     pub(super) async fn load(&self, script: &Script) -> Result<(), Error> {
-        self.load_by(script, self.deadline()).await
+        let reply =
+            self.command(&load(script), self.deadline(), || format!("SCRIPT LOAD of {}", script.name())).await?;
+        check_digest(script, reply)
     }
 
     /// A command that is sent now is waited for until then.
     fn deadline(&self) -> Moment {
         clock::now() + self.timeout
-    }
-
-    async fn load_by(&self, script: &Script, deadline: Moment) -> Result<(), Error> {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(script.source());
-        let reply = self.command(&command, deadline, || format!("SCRIPT LOAD of {}", script.name())).await?;
-        match redis::from_redis_value::<String>(reply) {
-            Ok(digest) if digest == script.digest().as_str() => Ok(()),
-            Ok(_) => Err(Error::new(
-                ErrorKind::Bundle,
-                format!(
-                    "the server has another digest for {} than this program: something changed its bytes on the way",
-                    script.name()
-                ),
-            )),
-            Err(_) => Err(reply::unexpected("SCRIPT LOAD")),
-        }
     }
 
     /// Loads those of `scripts` that are missing and returns how many were.
@@ -210,22 +236,6 @@ impl Node {
             }
         }
         Ok(missing)
-    }
-
-    /// Loads the script unless somebody else did since `seen`.
-    async fn load_after(&self, run: Run<'_>, seen: u64) -> Result<(), Error> {
-        let limit = run.deadline.since(clock::now());
-        let turn = tokio::time::timeout(limit, self.loads.turn.lock()).await;
-        let _turn = turn.map_err(|_| {
-            let what = format!("{} did not run: loading it took longer than {limit:?}", run.script.name());
-            Error::new(ErrorKind::Unavailable, what)
-        })?;
-        if self.loads.done.load(Ordering::Acquire) == seen {
-            self.load_by(run.script, run.deadline).await.map_err(|error| self.may_not_load(run.script, error))?;
-            measure::reloaded();
-            self.loads.done.fetch_add(1, Ordering::Release);
-        }
-        Ok(())
     }
 
     /// A user who may not load lacks a script, and not a right.
@@ -243,17 +253,44 @@ impl Node {
 }
 
 impl Run<'_> {
-    fn command(&self, verb: &str, script: &[u8]) -> Cmd {
-        let mut command = redis::cmd(verb);
-        command.arg(script).arg(1).arg(self.key);
-        self.args.iter().for_each(|arg| {
-            command.arg(*arg);
-        });
+    fn evalsha(&self) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.script.digest().as_str()).arg(1).arg(self.key).arg(self.args);
         command
+    }
+
+    /// How long to wait for what is sent now.
+    fn limit(&self) -> Duration {
+        self.deadline.since(clock::now())
     }
 }
 
-fn answer<'a>(reply: Value, what: impl Fn() -> String, sent: impl Iterator<Item = &'a Cmd>) -> Result<Value, Error> {
+fn load(script: &Script) -> Cmd {
+    let mut command = redis::cmd("SCRIPT");
+    command.arg("LOAD").arg(script.source());
+    command
+}
+
+/// Compares the digest that SCRIPT LOAD replied.
+fn check_digest(script: &Script, reply: Value) -> Result<(), Error> {
+    match redis::from_redis_value::<String>(reply) {
+        Ok(digest) if digest == script.digest().as_str() => Ok(()),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Bundle,
+            format!(
+                "the server has another digest for {} than this program: something changed its bytes on the way",
+                script.name()
+            ),
+        )),
+        Err(_) => Err(reply::unexpected("SCRIPT LOAD")),
+    }
+}
+
+fn is_missing(outcome: &Result<Value, Error>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::ScriptMissing)
+}
+
+fn answer(reply: Value, what: impl Fn() -> String, sent: &Cmd) -> Result<Value, Error> {
     match reply {
         Value::ServerError(error) => Err(refusal::translate_reply(&what(), RedisError::from(error), sent)),
         value => Ok(value),

@@ -16,10 +16,10 @@ pub(super) fn translate(what: &str, error: RedisError) -> Error {
     refused(what, error, &[])
 }
 
-/// The same for the reply to a command that was sent: the server's own words are shown where no others say more, unless
-/// they repeat an argument.
-pub(super) fn translate_reply<'a>(what: &str, error: RedisError, sent: impl Iterator<Item = &'a Cmd>) -> Error {
-    let words = sent.flat_map(Cmd::args_iter).filter_map(|word| match word {
+/// The same for the reply to the command `sent`: the server's own words are shown where no others say more, unless they
+/// repeat an argument.
+pub(super) fn translate_reply(what: &str, error: RedisError, sent: &Cmd) -> Error {
+    let words = sent.args_iter().filter_map(|word| match word {
         redis::Arg::Simple(bytes) => Some(bytes),
         _ => None,
     });

@@ -92,8 +92,8 @@ impl ClientBuilder {
         self
     }
 
-    /// With `true` this client never loads a script: its user needs no right to SCRIPT and EVAL, and a missing
-    /// script is an error. Defaults to `false`.
+    /// With `true` this client never loads a script: its user needs no right to SCRIPT, and a missing script
+    /// is an error. Defaults to `false`.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self

@@ -5,6 +5,7 @@ mod blocking;
 mod convenience;
 mod deadlines;
 mod forged;
+mod healing;
 mod inbox;
 mod measures;
 mod names;

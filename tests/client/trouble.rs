@@ -127,42 +127,6 @@ async fn an_acl_that_denies_scripts_or_their_commands_is_named() {
 }
 
 #[tokio::test]
-async fn a_caller_without_script_and_eval_works_when_scripts_are_loaded() {
-    let (server, _) = fixture().await;
-    Raw::connect(&server).must::<()>(&[
-        "ACL",
-        "SETUSER",
-        "caller",
-        "on",
-        ">secret",
-        "~redlatch:*",
-        "-@all",
-        "+evalsha",
-        "+hmget",
-        "+hset",
-        "+hdel",
-        "+time",
-        "+pexpireat",
-        "+hello",
-    ]);
-    let client = Client::connect(&format!("{}?user=caller&pass=secret", server.url())).await.unwrap();
-    let lock = client.mutex("n").unwrap();
-    let held = lock.acquire().await.unwrap();
-    let waiting = tokio::spawn({
-        let lock = lock.clone();
-        async move { lock.acquire().await.unwrap().fence() }
-    });
-    let fence = held.fence();
-    held.release().await.unwrap();
-    assert!(waiting.await.unwrap() > fence);
-    // What is missing then is the script, and not a right.
-    Raw::connect(&server).must::<()>(&["SCRIPT", "FLUSH"]);
-    let error = lock.try_acquire().await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::ScriptMissing, "{error}");
-    assert!(error.to_string().contains("and this user may not load it: run `redlatch load`"), "{error}");
-}
-
-#[tokio::test]
 async fn a_key_of_another_kind_is_left_as_it_is() {
     let (server, client) = fixture().await;
     let mut raw = Raw::connect(&server);
@@ -177,51 +141,6 @@ async fn a_key_of_another_kind_is_left_as_it_is() {
     }
     assert_eq!(raw.must::<String>(&["GET", "redlatch:m1:n"]), "precious");
     assert_eq!(raw.must::<Vec<String>>(&["LRANGE", "list", "0", "-1"]), ["precious"]);
-}
-
-#[tokio::test]
-async fn strict_never_loads_a_script() {
-    let (server, _) = fixture().await;
-    let client = Client::builder().strict(true).connect(&server.url()).await.unwrap();
-    Raw::connect(&server).must::<()>(&["SCRIPT", "FLUSH"]);
-    assert_error(
-        client.mutex("n").unwrap().try_acquire().await,
-        ErrorKind::ScriptMissing,
-        "mutex/acquire of \"redlatch:m1:n\" was refused (NOSCRIPT): \
-         the script is not on this server, run `redlatch load`",
-    );
-}
-
-#[tokio::test]
-async fn s6_a_storm_of_script_flush_reaches_no_caller() {
-    let (server, client) = fixture().await;
-    let storm = tokio::spawn({
-        let mut connection =
-            redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        async move {
-            loop {
-                redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut connection).await.unwrap();
-                tokio::time::sleep(Duration::from_micros(200)).await;
-            }
-        }
-    });
-    let callers: Vec<_> = (0..8)
-        .map(|number| {
-            let lock = client.mutex(format!("n{number}")).unwrap();
-            tokio::spawn(async move {
-                for _ in 0..250 {
-                    lock.acquire().await.unwrap().release().await.unwrap();
-                }
-            })
-        })
-        .collect();
-    for caller in callers {
-        caller.await.unwrap();
-    }
-    storm.abort();
-    let errors: String = Raw::connect(&server).must(&["INFO", "errorstats"]);
-    let bites = errors.split("errorstat_NOSCRIPT:count=").nth(1).and_then(|rest| rest.lines().next());
-    println!("4000 calls met {} times NOSCRIPT", bites.expect("the storm bit"));
 }
 
 #[tokio::test]

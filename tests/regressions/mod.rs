@@ -109,7 +109,11 @@ const BUGS: [(&str, &str, Cover); 61] = [
     ("redisson 3965", "two holders after a fail-over", Waits("sentinel and fail-over")),
     ("redlock-rb 36", "an extend makes a lock that had run out anew", Test("the_table_catches_every_known_fault")),
     ("redlock-rb 76", "not granted, but held: the reply was lost", Test("n1_the_reply_of_every_call_in_turn_is_lost")),
-    ("redlock-rb 27", "NOSCRIPT after a restart", Test("s6_a_storm_of_script_flush_reaches_no_caller")),
+    (
+        "redlock-rb 27",
+        "NOSCRIPT after a restart",
+        Test("s6_a_storm_of_script_flush_reaches_no_caller_and_nobody_sends_eval"),
+    ),
     ("redlock-rb 148", "NOSCRIPT after a fail-over", Waits("sentinel and fail-over")),
     ("redlock-rb 50", "the server's clock is set", Test("no_promise_breaks_in_any_simulated_run")),
     (

@@ -43,6 +43,8 @@ pub enum Fault {
     Bytewise,
     /// The command does not arrive; this error is its reply.
     Refuse(&'static str),
+    /// The same with a reply that is no error, as it goes over the wire.
+    Answer(&'static str),
 }
 
 type Rule = Box<dyn FnMut(&Command) -> Option<Fault> + Send>;
@@ -220,7 +222,14 @@ impl Link {
                 self.repeat(sent, time);
                 None
             }
-            Some(Fault::CutAfter | Fault::HoldReply(_) | Fault::Garbage | Fault::Bytewise | Fault::Refuse(_)) => fault,
+            Some(
+                Fault::CutAfter
+                | Fault::HoldReply(_)
+                | Fault::Garbage
+                | Fault::Bytewise
+                | Fault::Refuse(_)
+                | Fault::Answer(_),
+            ) => fault,
             None => None,
         };
         if self.half_open.load(Ordering::Relaxed) {
@@ -230,7 +239,7 @@ impl Link {
         if fault == Some(Fault::Bytewise) {
             return sent.iter().try_for_each(|byte| (&self.server).write_all(&[*byte]));
         }
-        if matches!(fault, Some(Fault::Refuse(_))) {
+        if matches!(fault, Some(Fault::Refuse(_) | Fault::Answer(_))) {
             // Something has to be answered, for the order of the replies.
             return (&self.server).write_all(b"*1\r\n$7\r\nNOTHING\r\n");
         }
@@ -276,6 +285,7 @@ impl Link {
             Some(Fault::HoldReply(time)) => thread::sleep(time),
             Some(Fault::Garbage) => return (&self.client).write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
             Some(Fault::Refuse(error)) => return (&self.client).write_all(format!("-{error}\r\n").as_bytes()),
+            Some(Fault::Answer(answer)) => return (&self.client).write_all(answer.as_bytes()),
             Some(Fault::Bytewise) => {
                 return reply.iter().try_for_each(|byte| (&self.client).write_all(&[*byte]));
             }

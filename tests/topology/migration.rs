@@ -101,6 +101,23 @@ async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
     assert_eq!(errors("TRYAGAIN"), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_a_node_that_imports_a_slot_is_healed_like_any_other() {
+    let cluster = Cluster::start(&[]);
+    let client = patient().connect(&cluster.url()).await.unwrap();
+    let source = cluster.owner("redlatch:m1:n");
+    let target = (0..6).find(|member| *member != source && cluster.members[*member].is_primary());
+    let (source, target) = (&cluster.members[source], &cluster.members[target.expect("there are three")]);
+    let slot = cluster.members[0].raw().must::<u16>(&["CLUSTER", "KEYSLOT", "redlatch:m1:n"]).to_string();
+    open(&slot, source, target);
+    target.raw().must::<()>(&["SCRIPT", "FLUSH"]);
+    let lease = acquire(&client, "n").await;
+    assert_eq!(target.raw().must::<u64>(&["DBSIZE"]), 1);
+    lease.release().await.unwrap();
+    assert_bitten("scripts that were missing", target.raw().errors("NOSCRIPT"));
+    assert_bitten("answers of ASK", source.raw().errors("ASK"));
+}
+
 /// Moves the slot of `key` with all its keys to another primary, and returns that.
 fn move_slot<'a>(cluster: &'a Cluster, key: &str) -> &'a Member {
     let source = cluster.owner(key);

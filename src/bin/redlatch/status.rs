@@ -185,8 +185,8 @@ impl Report {
             (false, _) => return None,
             (true, true) => "scripts that came by EVAL were evicted; `redlatch load` makes those of the bundle stay",
             (true, false) => {
-                "scripts that came by EVAL were evicted. Those of the bundle stay if they came by `redlatch load`; where a \
-                 caller sent one by EVAL first, it is present only until it is evicted too, and SCRIPT FLUSH followed by \
+                "scripts that came by EVAL were evicted. Those of the bundle stay if they came by `redlatch load`; one \
+                 that came by EVAL first is present only until it is evicted too, and SCRIPT FLUSH followed by \
                  `redlatch load` makes it stay"
             }
         })

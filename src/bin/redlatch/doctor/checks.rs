@@ -194,7 +194,7 @@ fn evicted_scripts(facts: &Facts, _: Role) -> Seen {
         "find the caller that sends EVAL with ever other texts; `redlatch load` makes the scripts of the bundle stay"
     } else {
         "find the caller that sends EVAL with ever other texts. The bundle's scripts stay if they came by `redlatch load`; \
-         one that a caller sent by EVAL first goes too: SCRIPT FLUSH and `redlatch load` make it stay"
+         one that came by EVAL first goes too: SCRIPT FLUSH and `redlatch load` make it stay"
     };
     let rest = format!("within {}: somebody sends EVAL with ever other texts", show(looked));
     Warning(format!("{evicted} scripts were evicted {rest}"), fix.to_owned())
