@@ -110,7 +110,6 @@ fn of_role(reply: Value) -> Option<(Role, Vec<String>)> {
     match role.as_slice() {
         b"master" => {}
         b"slave" => return Some((Role::Replica, Vec::new())),
-        // A sentinel.
         _ => return Some((Role::Unknown, Vec::new())),
     }
     let list: Vec<(String, String, String)> = redis::from_redis_value(fields.nth(1)?).unwrap_or_default();

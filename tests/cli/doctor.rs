@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redlatch::bundle::embedded;
 use serde_json::Value;
 
-use super::{Cli, answer, assert_fails, behind, blurred, product, version};
+use super::{Cli, behind, blurred, product, version};
 use crate::support::{
     ClockShim, Raw, Server,
-    topology::{Cluster, Member, Replicated, WATCHED, until},
+    topology::{Cluster, Member, Replicated, until},
 };
 
 /// Checks that are not fine, as `id state`, with the fix each names; and the exit code.
@@ -127,20 +127,11 @@ fn doctor_judges_the_role_that_it_is_asked_about_and_its_fix_is_enough() {
 }
 
 #[test]
-fn doctor_sees_that_the_url_names_a_node_of_a_cluster_or_a_sentinel() {
+fn doctor_sees_that_the_url_names_a_node_of_a_cluster() {
     let cluster = Cluster::start(&["--appendonly", "yes", "--min-replicas-to-write", "1"]);
     Cli::at(&cluster.url(), &["load"]).must();
     // A replica of it is one too.
     assert_eq!(found(&cluster.members[0].url(), &["--strict"]), (vec!["D15 problem".to_owned(); 2], 1));
-    let server = Member::start(&[]);
-    let sentinel = Member::watching(&server);
-    let expected = format!(
-        "redlatch: {0} is a sentinel, which has no locks\n  hint: write redis+sentinel://{0}/{WATCHED} in the URL, or say \
-         --sentinel and --master\n",
-        sentinel.address()
-    );
-    let told = answer(78, "", &expected);
-    assert_fails(&sentinel.url(), &["doctor"], &told, &[("configuration", &sentinel.address())]);
 }
 
 #[test]

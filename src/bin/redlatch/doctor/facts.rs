@@ -11,8 +11,7 @@ use crate::{
     acl::rights_of,
     ask::{Told, Withheld, ask, ask_text, fields},
     granted::Untold,
-    outcome::{Cause, Failure},
-    output::escaped,
+    outcome::Failure,
     product::Product,
     rights::{self, Wanted},
     status::versions,
@@ -80,9 +79,6 @@ impl Facts {
     pub async fn of(caller: Caller, look: Look) -> Result<Self, Failure> {
         let started = Instant::now();
         let info = ask_text(&caller, &["INFO"]).await?.map(|text| fields(&text));
-        if let Some(failure) = info.as_ref().ok().and_then(|info| sentinel(info, &caller.endpoint().to_string())) {
-            return Err(failure);
-        }
         let missing = caller.exists(look.scripts).await?.iter().filter(|present| !**present).count();
         let product = match info.as_ref().ok().and_then(Product::of_info) {
             Some(product) => Some(product),
@@ -150,24 +146,6 @@ impl Facts {
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.config.as_ref().ok()?.get(name).map(String::as_str)
     }
-}
-
-/// Why nothing can be said of a sentinel.
-fn sentinel(info: &HashMap<String, String>, address: &str) -> Option<Failure> {
-    let mode = info.get("redis_mode").or(info.get("server_mode"))?;
-    if mode != "sentinel" {
-        return None;
-    }
-    // `master0:name=orders,status=ok,…`
-    let name = info.get("master0").and_then(|primary| primary.split(',').find_map(|field| field.strip_prefix("name=")));
-    let url = format!(
-        "redis+sentinel://{address}/{}",
-        name.map_or_else(|| "NAME".to_owned(), |name| escaped(name.as_bytes()))
-    );
-    Some(
-        Failure::new(Cause::Configuration, format!("{address} is a sentinel, which has no locks"))
-            .hint(format!("write {url} in the URL, or say --sentinel and --master")),
-    )
 }
 
 /// The counter of INFO.
