@@ -10,13 +10,13 @@ use std::{
 
 use redlatch::{Client, ErrorKind, Lock};
 
-use crate::support::{Fault, Proxy, Raw, Server};
+use crate::support::{Command, Fault, Proxy, Raw, Server};
 
 const KEY: &str = "redlatch:m1:n";
 const ACQUIRE: &str = "mutex/acquire";
 
 /// Takes the lock again and again, until `stop`: the queue in front of the client under test is never empty for long.
-fn contend(server: &Server, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<()>> {
+pub fn contend(server: &Server, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<()>> {
     let contend = async |url: String, stop: Arc<AtomicBool>| {
         let lock = Client::connect(&url).await.unwrap().mutex("n").unwrap();
         while !stop.load(Ordering::Relaxed) {
@@ -29,28 +29,38 @@ fn contend(server: &Server, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHand
 }
 
 /// A client whose inbox is subscribed.
-async fn with_inbox(url: &str) -> Lock<redlatch::Mutex> {
+pub async fn with_inbox(url: &str) -> Lock<redlatch::Mutex> {
     let client = Client::connect(url).await.unwrap();
     let lock = client.mutex("n").unwrap();
     lock.acquire().await.unwrap().release().await.unwrap();
     lock
 }
 
-/// What the acquires that pass a proxy say of the inbox.
+/// What the acquires that pass a proxy say of the inbox: whether it is subscribed.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<bool>>>);
+pub struct Said {
+    heard: Arc<Mutex<Vec<bool>>>,
+    /// In a cluster it is subscribed on another node.
+    elsewhere: bool,
+}
 
 impl Said {
-    fn note(&self, command: &crate::support::Command) {
+    pub fn elsewhere(elsewhere: bool) -> Self {
+        Self { elsewhere, ..Self::default() }
+    }
+
+    pub fn note(&self, command: &Command) {
         if let Some(window) = command.argument(ACQUIRE, "queue_ms")
             && window != "0"
         {
-            self.0.lock().unwrap().push(command.argument(ACQUIRE, "inbox_here") == Some("1"));
+            let here = command.argument(ACQUIRE, "inbox_here") == Some("1");
+            let named = command.argument(ACQUIRE, "inbox") != Some("");
+            self.heard.lock().unwrap().push(if self.elsewhere { named && !here } else { named && here });
         }
     }
 
-    fn take(&self) -> Vec<bool> {
-        std::mem::take(&mut self.0.lock().unwrap())
+    pub fn take(&self) -> Vec<bool> {
+        std::mem::take(&mut self.heard.lock().unwrap())
     }
 }
 

@@ -6,7 +6,7 @@ mod convenience;
 mod deadlines;
 mod forged;
 mod healing;
-mod inbox;
+pub mod inbox;
 mod measures;
 mod names;
 mod not_after;

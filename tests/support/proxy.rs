@@ -90,6 +90,11 @@ impl Proxy {
         self.url.clone()
     }
 
+    /// Where it listens, as `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("redis://")
+    }
+
     /// From now on `rule` says what happens to each command.
     pub fn rule(&self, rule: impl FnMut(&Command) -> Option<Fault> + Send + 'static) {
         *self.shared.rule.lock().unwrap() = Box::new(rule);

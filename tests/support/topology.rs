@@ -40,9 +40,13 @@ impl Member {
 
     /// A sentinel that watches `server`, whatever that is, and never takes it for down.
     pub fn watching(server: &Member) -> Self {
+        Self::watching_port(server.port)
+    }
+
+    /// The same with whatever answers at `port` of the loopback interface.
+    pub fn watching_port(port: u16) -> Self {
         let settings = format!(
-            "sentinel monitor {WATCHED} 127.0.0.1 {} 1\nsentinel down-after-milliseconds {WATCHED} 3600000\n",
-            server.port
+            "sentinel monitor {WATCHED} 127.0.0.1 {port} 1\nsentinel down-after-milliseconds {WATCHED} 3600000\n"
         );
         Self::start_as(Mode::Sentinel, &[], &[&settings])
     }

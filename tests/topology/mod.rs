@@ -2,6 +2,7 @@
 //! fault whose id they begin with; each counts how often its fault really happened.
 
 mod cluster;
+mod inbox;
 mod login;
 mod migration;
 mod replicas;
