@@ -296,37 +296,6 @@ fn doctor_tells_evictions_that_go_on_from_those_of_the_past() {
     assert!(text.contains("2 scripts were evicted within "), "{text}");
 }
 
-/// A script that came by EVAL is evicted after 500 others, on servers that do so.
-#[test]
-fn load_makes_scripts_stay_and_status_says_where_it_cannot() {
-    let server = Server::start(&[]).unwrap();
-    let mut raw = Raw::connect(&server);
-    let scripts = embedded().unwrap().scripts();
-    for script in scripts {
-        let _ = raw.run(&[b"EVAL", script.source(), b"1", b"n"]);
-    }
-    Cli::on(&server, &["load"]).must();
-    for number in 0..600 {
-        raw.must::<i64>(&["EVAL", &format!("return {number}"), "0"]);
-    }
-    let digests: Vec<_> = scripts.iter().map(|script| script.digest().to_string()).collect();
-    let words: Vec<_> = ["SCRIPT", "EXISTS"].into_iter().chain(digests.iter().map(String::as_str)).collect();
-    let there: Vec<bool> = raw.must(&words);
-    let product = product(&mut raw);
-    let forgets = !product.starts_with("Valkey") && version(&mut raw) >= (7, 4);
-    assert!(there.iter().all(|there| *there != forgets), "{product} {there:?}");
-    let status = Cli::on(&server, &["status"]).must();
-    assert_eq!(status.contains("SCRIPT FLUSH followed by"), forgets, "{product} {status}");
-    if forgets {
-        raw.must::<()>(&["SCRIPT", "FLUSH"]);
-    }
-    Cli::on(&server, &["load"]).must();
-    for number in 0..600 {
-        raw.must::<i64>(&["EVAL", &format!("return {number} + 1"), "0"]);
-    }
-    assert!(raw.must::<Vec<bool>>(&words).iter().all(|there| *there), "{product}");
-}
-
 #[test]
 fn doctor_warns_of_a_server_that_does_not_count_replicas_for_scripts() {
     static PATCH: AtomicU64 = AtomicU64::new(0);
@@ -354,14 +323,6 @@ fn doctor_warns_of_a_server_that_does_not_count_replicas_for_scripts() {
     }
     PATCH.store(7, Ordering::Relaxed);
     assert_eq!(found(&url, &["--strict"]), (Vec::new(), 0));
-}
-
-#[test]
-fn load_says_at_once_that_a_server_without_time_runs_no_script() {
-    let server = Server::start(&["--rename-command", "TIME", ""]).unwrap();
-    let answer = Cli::on(&server, &["load"]).answer();
-    assert_ne!(answer.status, 0);
-    assert!(answer.stderr.contains("this server does not know TIME"), "{answer:?}");
 }
 
 /// As servers that others look after, one command after the other and all of them.

@@ -6,6 +6,7 @@ mod doctor;
 mod fleet;
 mod json;
 mod lease;
+mod load;
 mod promise;
 mod run;
 mod terminal;

@@ -10,7 +10,7 @@ use crate::{
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good},
-    product::{Product, Version},
+    product::{Hello, Version},
     rights::{Right, Role, Wanted},
     table::table,
 };
@@ -98,7 +98,7 @@ async fn asked(global: &Global) -> Result<Version, Failure> {
 
 /// The version of `caller`'s server, as far as it tells.
 async fn version_of(caller: &Caller) -> Result<Version, Error> {
-    let product = Product::of_hello(caller).await?.ok().flatten();
+    let product = Hello::of(caller).await?.product;
     Ok(product.map_or_else(oldest, |product| product.version))
 }
 

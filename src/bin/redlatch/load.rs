@@ -1,7 +1,7 @@
 //! `redlatch load`: preloads every script that a server lacks, on all servers: a replica that has them can be promoted
 //! without a call that finds its script missing. Callers that find their scripts need no right to load.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use clap::Args;
 use redlatch::{
@@ -12,13 +12,13 @@ use redlatch::{
 use serde_json::{Value, json};
 
 use crate::{
-    ask::is_absent,
+    ask::{ask, is_absent},
     duration,
     fleet::{Answer, failure_of_all, named},
     opt::Global,
-    outcome::{Failure, Outcome, Verdict},
+    outcome::{Cause, Failure, Outcome, Verdict},
     output::{bad, good},
-    product::Product,
+    product::{Hello, Product},
     table::table,
     watch,
 };
@@ -42,6 +42,14 @@ pub struct LoadOptions {
     pub metrics_addr: Option<String>,
 }
 
+/// What `load` found and did on a server.
+struct Loaded {
+    /// In the order of the scripts.
+    states: Vec<State>,
+    /// Whether callers hear messages.
+    pushes: bool,
+}
+
 /// What `load` found and did with a script.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -61,11 +69,12 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
     let scripts = bundle::embedded().map_err(Error::from)?.scripts();
     let dry_run = options.dry_run;
     let servers = global.servers().await?;
-    let mut answers = global.on_each(servers, move |caller| load_missing(caller, scripts, dry_run)).await;
+    let mut answers = global.on_each(servers, move |caller| load_on(caller, scripts, dry_run)).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);
     }
     let outcome = Outcome::new(view(scripts, &answers), data(scripts, &answers, dry_run)).rows("scripts");
+    let outcome = notes(&answers).fold(outcome, Outcome::note);
     let problems: Vec<_> = answers.iter().filter_map(Answer::problem).collect();
     Ok(if problems.is_empty() {
         outcome
@@ -76,18 +85,15 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
 }
 
 /// Loads what `caller`'s server lacks, or says only what that is.
-///
+pub async fn load_missing(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Vec<State>, Failure> {
+    Ok(load_on(caller, scripts, dry_run).await?.states)
+}
+
 /// Where a script is evicted that came by EVAL, one that is there already is loaded too if that makes it stay: how it
 /// came nobody can tell.
-pub async fn load_missing(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Vec<State>, Error> {
-    // Said here and not by the first caller: without a clock no script can run.
-    let time = caller.command(&redis::cmd("TIME"), || "TIME".to_owned()).await;
-    if let Err(error) = time
-        && is_absent(&error)
-    {
-        return Err(error);
-    }
-    let product = Product::of_hello(&caller).await?.ok().flatten();
+async fn load_on(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Loaded, Failure> {
+    let Hello { product, pushes } = Hello::of(&caller).await?;
+    runs_scripts(&caller, product.as_ref()).await?;
     let pin = product.is_some_and(|product| product.forgets_evals() && product.pins_what_is_there());
     let mut states = Vec::new();
     for (script, present) in scripts.iter().zip(caller.exists(scripts).await?) {
@@ -100,12 +106,40 @@ pub async fn load_missing(caller: Caller, scripts: &'static [Script], dry_run: b
             (false, false) => State::Loaded,
         });
     }
-    Ok(states)
+    Ok(Loaded { states, pushes })
 }
 
-fn view(scripts: &[Script], answers: &[Answer<Vec<State>>]) -> String {
+/// Refuses a server on which scripts can be loaded and not run: said here, and not by the first caller.
+async fn runs_scripts(caller: &Caller, product: Option<&Product>) -> Result<(), Failure> {
+    if let Err(error) = caller.command(&redis::cmd("TIME"), || "TIME".to_owned()).await
+        && is_absent(&error)
+    {
+        return Err(error.into());
+    }
+    if product.is_some_and(Product::may_replicate_scripts)
+        && let Ok(reply) = ask(caller, &["CONFIG", "GET", REPLICATE_EFFECTS]).await?
+        && redis::from_redis_value::<HashMap<String, String>>(reply).is_ok_and(|it| it.values().any(|it| it == "no"))
+    {
+        let why = "the server replicates scripts and not what they do, which no script that reads the clock survives";
+        return Err(Failure::new(Cause::Configuration, why).hint(format!("CONFIG SET {REPLICATE_EFFECTS} yes")));
+    }
+    Ok(())
+}
+
+/// A setting of Redis 6.2.
+const REPLICATE_EFFECTS: &str = "lua-replicate-commands";
+
+fn notes(answers: &[Answer<Loaded>]) -> impl Iterator<Item = String> {
+    let silent = answers.iter().filter(|answer| answer.outcome.as_ref().is_ok_and(|loaded| !loaded.pushes));
+    silent.map(|Answer { server, .. }| {
+        let address = &server.address;
+        format!("{address} has no RESP3 (HELLO 3), or a proxy hides it: no message reaches callers, so waiters poll")
+    })
+}
+
+fn view(scripts: &[Script], answers: &[Answer<Loaded>]) -> String {
     let done = |state| {
-        let of = |answer: &&Answer<Vec<State>>| answer.outcome.as_ref().is_ok_and(|states| states.contains(&state));
+        let of = |answer: &&Answer<Loaded>| answer.outcome.as_ref().is_ok_and(|loaded| loaded.states.contains(&state));
         answers.iter().filter(of).map(|answer| answer.server.address.as_str()).collect::<Vec<_>>()
     };
     let (loaded, missing) = (count(answers, State::Loaded), count(answers, State::Missing));
@@ -118,7 +152,7 @@ fn view(scripts: &[Script], answers: &[Answer<Vec<State>>]) -> String {
     };
     let states = |number: usize| {
         answers.iter().map(move |answer| match &answer.outcome {
-            Ok(states) => match states.get(number) {
+            Ok(loaded) => match loaded.states.get(number) {
                 Some(State::Loaded) => good("loaded"),
                 Some(State::Missing) => "missing".to_owned(),
                 Some(State::Present) | None => "present".to_owned(),
@@ -153,12 +187,12 @@ fn list<T>(answers: &[Answer<T>]) -> String {
     table(&["", "SERVER", "ROLE"], &answers.iter().enumerate().map(row).collect::<Vec<_>>()) + "\n"
 }
 
-fn data(scripts: &[Script], answers: &[Answer<Vec<State>>], dry_run: bool) -> Value {
+fn data(scripts: &[Script], answers: &[Answer<Loaded>], dry_run: bool) -> Value {
     let nodes: Vec<_> = answers
         .iter()
         .map(|answer| {
             let count = |state| {
-                answer.outcome.as_ref().ok().map(|states| states.iter().filter(|other| **other == state).count())
+                answer.outcome.as_ref().ok().map(|loaded| loaded.states.iter().filter(|other| **other == state).count())
             };
             json!({
                 "node": answer.server.address, "role": answer.server.role.as_str(), "ok": answer.outcome.is_ok(),
@@ -169,8 +203,8 @@ fn data(scripts: &[Script], answers: &[Answer<Vec<State>>], dry_run: bool) -> Va
     let rows: Vec<_> = answers
         .iter()
         .filter_map(|answer| Some((answer, answer.outcome.as_ref().ok()?)))
-        .flat_map(|(answer, states)| {
-            scripts.iter().zip(states).map(|(script, state)| {
+        .flat_map(|(answer, loaded)| {
+            scripts.iter().zip(&loaded.states).map(|(script, state)| {
                 json!({
                     "node": answer.server.address, "name": script.name(), "version": script.version(),
                     "digest": script.digest().as_str(), "state": state.word(),
@@ -184,8 +218,8 @@ fn data(scripts: &[Script], answers: &[Answer<Vec<State>>], dry_run: bool) -> Va
     })
 }
 
-fn count(answers: &[Answer<Vec<State>>], state: State) -> usize {
-    let states = answers.iter().filter_map(|answer| answer.outcome.as_ref().ok());
+fn count(answers: &[Answer<Loaded>], state: State) -> usize {
+    let states = answers.iter().filter_map(|answer| Some(&answer.outcome.as_ref().ok()?.states));
     states.flatten().filter(|other| **other == state).count()
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, str::FromStr};
 use redis::Value;
 use redlatch::{Error, call::Caller};
 
-use crate::ask::{Told, ask};
+use crate::ask::ask;
 
 /// Products that say so in a field of INFO that is called after them, beside the version of Redis that they stand for.
 const FORKS: [(&str, &str); 6] = [
@@ -24,6 +24,14 @@ pub struct Product {
     pub name: &'static str,
     /// The product's own version.
     pub version: Version,
+}
+
+/// What a server says of itself to HELLO, which every user may send.
+pub struct Hello {
+    /// The server, unless it does not say.
+    pub product: Option<Product>,
+    /// Whether messages can come beside replies on this connection.
+    pub pushes: bool,
 }
 
 /// A version as it is written; its numbers can be compared.
@@ -49,15 +57,11 @@ impl Product {
         Some(Self { name, version: version?.parse().ok()? })
     }
 
-    /// What HELLO says, which every user may send.
-    pub async fn of_hello(caller: &Caller) -> Result<Told<Option<Self>>, Error> {
-        Ok(ask(caller, &["HELLO"]).await?.map(|reply| {
-            let fields: HashMap<String, Value> = redis::from_redis_value(reply).ok()?;
-            let text = |name: &str| redis::from_redis_value::<String>(fields.get(name)?.clone()).ok();
-            let server = text("server")?;
-            let name = FORKS.iter().find(|(key, _)| *key == server).map_or("Redis", |(_, name)| name);
-            Some(Self { name, version: text("version")?.parse().ok()? })
-        }))
+    fn of_fields(fields: &HashMap<String, Value>) -> Option<Self> {
+        let text = |name: &str| redis::from_redis_value::<String>(fields.get(name)?.clone()).ok();
+        let server = text("server")?;
+        let name = FORKS.iter().find(|(key, _)| *key == server).map_or("Redis", |(_, name)| name);
+        Some(Self { name, version: text("version")?.parse().ok()? })
     }
 
     /// Whether a script that came by EVAL goes away again when enough others come by EVAL after it.
@@ -75,9 +79,24 @@ impl Product {
         !self.forgets_evals() || self.name == "Valkey"
     }
 
+    /// Whether a setting says that scripts are replicated, and not what they do.
+    pub fn may_replicate_scripts(&self) -> bool {
+        !self.version.is_from([7, 0, 0])
+    }
+
     /// Whether it counts the replicas that `min-replicas-to-write` asks for before a script writes.
     pub fn counts_replicas_for_scripts(&self) -> bool {
         self.name != "Redis" || self.version.is_from([6, 2, 7])
+    }
+}
+
+impl Hello {
+    /// Asks `caller`'s server.
+    pub async fn of(caller: &Caller) -> Result<Self, Error> {
+        let reply = ask(caller, &["HELLO"]).await?;
+        let fields: HashMap<String, Value> =
+            reply.ok().and_then(|it| redis::from_redis_value(it).ok()).unwrap_or_default();
+        Ok(Self { product: Product::of_fields(&fields), pushes: fields.get("proto") == Some(&Value::Int(3)) })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good},
-    product::Product,
+    product::{Hello, Product},
     table::table,
 };
 
@@ -203,7 +203,7 @@ impl Report {
         let info = info.unwrap_or_default();
         let product = match Product::of_info(&info) {
             Some(product) => Some(product),
-            None => Product::of_hello(&caller).await?.ok().flatten(),
+            None => Hello::of(&caller).await?.product,
         };
         Ok(Self {
             present,

@@ -12,7 +12,7 @@ use crate::{
     ask::{Told, Withheld, ask, ask_text, fields},
     granted::Untold,
     outcome::Failure,
-    product::Product,
+    product::{Hello, Product},
     rights::{self, Wanted},
     status::versions,
 };
@@ -82,7 +82,7 @@ impl Facts {
         let missing = caller.exists(look.scripts).await?.iter().filter(|present| !**present).count();
         let product = match info.as_ref().ok().and_then(Product::of_info) {
             Some(product) => Some(product),
-            None => Product::of_hello(&caller).await?.ok().flatten(),
+            None => Hello::of(&caller).await?.product,
         };
         let user = match look.user {
             Some(user) => user,
