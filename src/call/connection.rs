@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     hello::Hello,
-    push,
+    push, refusal,
     sentinel::{self, Sentinels},
 };
 use crate::{clock, protocol::Moment};
@@ -57,6 +57,7 @@ impl Live {
         let subscribe = async || match self.redis.clone().subscribe(channel).await {
             Ok(()) => Ok(true),
             Err(error) if push::is_denied(&error) => {
+                let error = refusal::translate("SUBSCRIBE", error);
                 tracing::warn!(%error, "no inbox: waiters poll; grant this user SUBSCRIBE and the channel, and connect again");
                 Ok(false)
             }

@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::{
     connection::{Connection, Seek, lock},
     endpoint::Endpoint,
+    refusal,
 };
 
 /// How often the subscriptions to the switches are looked after.
@@ -117,7 +118,10 @@ impl Sentinels {
                     };
                     match tokio::time::timeout(self.limit, attempt).await {
                         Ok(Ok(())) => *subscribed = true,
-                        Ok(Err(error)) => tracing::debug!(%error, "a sentinel cannot be listened to"),
+                        Ok(Err(error)) => {
+                            let error = refusal::not_sent("listening", error);
+                            tracing::debug!(%error, "a sentinel cannot be listened to");
+                        }
                         Err(_) => tracing::debug!("a sentinel does not answer"),
                     }
                 }

@@ -5,6 +5,7 @@ mod bundle;
 mod doctor;
 mod fleet;
 mod json;
+mod leaks;
 mod lease;
 mod load;
 mod promise;
