@@ -41,3 +41,46 @@ fn is_unknown(error: &RedisError) -> bool {
             .iter()
             .any(|words| said.contains(words))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &'static str) -> RedisError {
+        let line = format!("-{text}\r\n");
+        redis::parse_redis_value(line.as_bytes()).and_then(redis::Value::extract_error).unwrap_err()
+    }
+
+    #[test]
+    fn a_refusal_that_passes_is_no_denial() {
+        for (text, denied) in [
+            ("NOPERM No permissions to access a channel", true),
+            ("NOPERM no", true),
+            ("ERR this user has no permissions to access one of the channels used as arguments", true),
+            ("ERR denied by ACL", true),
+            ("ERR unknown command 'SUBSCRIBE', with args beginning with: 'x'", true),
+            ("ERR unsupported command 'subscribe'", true),
+            ("BUSY Redis is busy running a script.", false),
+            ("LOADING Redis is loading the dataset in memory", false),
+            ("NOAUTH Authentication required.", false),
+            ("ERR max number of clients reached", false),
+        ] {
+            assert_eq!(is_denied(&said(text)), denied, "{text}");
+        }
+    }
+
+    #[test]
+    fn resp3_is_lacking_where_hello_or_its_version_is_refused() {
+        for (text, lacks) in [
+            ("NOPROTO unsupported protocol version", true),
+            ("ERR unknown command `HELLO`, with args beginning with: `3`, ", true),
+            ("ERR 'hello' command is not supported", true),
+            ("ERR command not allowed", true),
+            ("WRONGPASS invalid username-password pair or user is disabled.", false),
+            ("NOAUTH Authentication required.", false),
+        ] {
+            assert_eq!(lacks_resp3(&said(text)), lacks, "{text}");
+        }
+        assert!(lacks_resp3(&(redis::ErrorKind::RESP3NotSupported, "no").into()));
+    }
+}
