@@ -50,9 +50,9 @@ async fn a_try_has_one_timeout_for_all_its_steps_and_repetitions() {
     let lock = client.mutex("n").unwrap();
     let (steps, took, outcome) = steps(&proxy, lock.try_acquire()).await;
     println!("{steps} steps in {took:?}");
-    // The second step would be over a little later.
+    // A second step would be over a little later than that.
     let error = outcome.err().expect("there is no time for a script that is missing");
-    assert!(steps == 2 && error.kind() == ErrorKind::Unknown, "{steps} {error}");
+    assert!(steps <= 2 && matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable), "{steps} {error}");
 }
 
 #[tokio::test]
