@@ -352,6 +352,21 @@ fn without_acl_dryrun_a_user_asks_for_itself_without_any_effect_and_nobody_else_
 }
 
 #[test]
+fn where_dryrun_is_denied_a_user_asks_for_itself_and_is_not_told_of_others() {
+    let server = Member::start(&[]);
+    give(&mut server.raw(), &rules(&server, &["caller"]));
+    let check = |url: &str| Cli::at(url, &["acl", "check", "app"]).must();
+    assert_eq!(check(&url(&server)), check(&format!("{}/3", server.url())));
+    let expected = format!(
+        "redlatch: {} does not tell the rights of default: ACL DRYRUN is denied\n  hint: grant the user that asks \
+         +acl|dryrun, or let the user ask for itself: put its own URL into REDLATCH_URL\n",
+        server.address()
+    );
+    let words = ["acl", "check", "default"];
+    assert_fails(&url(&server), &words, &answer(77, "", &expected), &[("denied", &server.address())]);
+}
+
+#[test]
 fn a_right_that_a_server_does_not_tell_of_is_not_a_right_that_is_there() {
     let server = Member::start(&["--rename-command", "PUBLISH", ""]);
     let told = Cli::at(&server.url(), &["acl", "check", "default"]).answer();

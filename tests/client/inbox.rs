@@ -109,6 +109,23 @@ async fn a_subscription_that_is_refused_for_now_is_made_again_and_the_waiter_is_
     }
 }
 
+#[tokio::test]
+async fn a_connection_whose_first_subscription_is_refused_is_made_again() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let lock = Client::connect(&proxy.url()).await.unwrap().mutex("n").unwrap();
+    let (subscribed, connected) = (AtomicU64::default(), Arc::new(AtomicU64::default()));
+    let made = Arc::clone(&connected);
+    proxy.rule(move |command| {
+        // With its arguments it is the first command of a connection.
+        made.fetch_add(u64::from(command.is("HELLO") && command.len() > 1), Ordering::Relaxed);
+        let is_first = command.is("SUBSCRIBE") && subscribed.fetch_add(1, Ordering::Relaxed) == 0;
+        is_first.then_some(Fault::Refuse("BUSY Redis is busy running a script."))
+    });
+    lock.acquire().await.unwrap().release().await.unwrap();
+    assert_eq!((proxy.bites(), connected.load(Ordering::Relaxed)), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiter_is_served_after_a_real_script_kept_the_server_busy_while_it_connected() {
     let server = Server::start(&["--busy-reply-threshold", "1"]).unwrap();
