@@ -254,6 +254,28 @@ async fn a_server_whose_hello_is_renamed_serves_the_client() {
 }
 
 #[tokio::test]
+async fn a_waiter_without_an_inbox_asks_often() {
+    let server = Server::start(&[]).unwrap();
+    let mut raw = Raw::connect(&server);
+    raw.must::<()>(&["ACL", "SETUSER", "app", "on", ">secret", "~*", "resetchannels", "+@all"]);
+    let url = format!("{}?user=app&pass=secret", server.url());
+    let client = Client::builder().claim(Duration::from_secs(60)).connect(&url).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(600)).unwrap();
+    let held = lock.acquire().await.unwrap();
+    let waiter = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    let asked = raw.count("evalsha");
+    // With an inbox it would ask each twenty seconds.
+    let asks = async {
+        while raw.count("evalsha") < asked + 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asks).await.expect("it asks often");
+    held.release().await.unwrap();
+    waiter.await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_head_of_the_queue_asks_at_once_when_it_is_told_to() {
     let server = Server::start(&[]).unwrap();
     let client = Client::builder().claim(Duration::from_secs(60)).connect(&server.url()).await.unwrap();

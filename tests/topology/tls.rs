@@ -18,20 +18,17 @@ struct Secured {
 impl Secured {
     /// `certificate` is what the server shows.
     fn start(certificate: Certificates) -> Self {
+        Self::start_with(certificate, &[])
+    }
+
+    fn start_with(certificate: Certificates, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         certificate.write(folder.path());
         let port = free_port();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        let server = Member::start(&[
-            "--tls-port",
-            &port.to_string(),
-            "--tls-cert-file",
-            &at("server.crt"),
-            "--tls-key-file",
-            &at("server.key"),
-            "--tls-ca-cert-file",
-            &at("ca.crt"),
-        ]);
+        let (certificate, key, ca) = (at("server.crt"), at("server.key"), at("ca.crt"));
+        let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        let server = Member::start(&[&["--tls-port", &port.to_string()], &files[..], options].concat());
         Self { _server: server, folder, port }
     }
 
@@ -64,6 +61,13 @@ async fn refused(endpoint: &Endpoint) -> Error {
 #[tokio::test]
 async fn n10_a_lock_works_behind_tls_with_certificates_of_both_sides() {
     let server = Secured::start(Certificates::good());
+    let client: Client = patient().connect_to(&server.endpoint()).await.unwrap();
+    once(&client, "n").await;
+}
+
+#[tokio::test]
+async fn n10_a_server_behind_tls_that_has_no_resp3_serves_the_client() {
+    let server = Secured::start_with(Certificates::good(), &["--rename-command", "HELLO", ""]);
     let client: Client = patient().connect_to(&server.endpoint()).await.unwrap();
     once(&client, "n").await;
 }

@@ -71,10 +71,10 @@ async fn dry_run(caller: &Caller, user: &str, right: &Right) -> Result<Option<bo
             Err(error) if error.code() == Some("NOPERM") => return Err(Untold::Withheld(Withheld::Denied)),
             Err(error) if is_absent(&error) => return Err(Untold::Withheld(Withheld::Absent)),
             Err(error) if error.to_string().contains("wrong number of arguments") => {}
-            // It knows either the command or the user not; everybody knows PING.
+            // It knows either the command or the user not; ACL it has shown to know.
             Err(error) if error.code() == Some("ERR") => {
                 let mut command = redis::cmd("ACL");
-                command.arg("DRYRUN").arg(user).arg("PING");
+                command.arg("DRYRUN").arg(user).arg("ACL").arg("WHOAMI");
                 let known = caller.command(&command, || "ACL DRYRUN".to_owned()).await.is_ok();
                 return if known { Ok(None) } else { Err(Untold::NoUser) };
             }
