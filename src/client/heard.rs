@@ -66,6 +66,7 @@ mod tests {
         let fences = Fences::default();
         let (one, same, other) = (fences.of(b"n"), fences.of(b"n"), fences.of(b"m"));
         one.note("7".parse().unwrap());
+        one.note("5".parse().unwrap());
         assert!(!same.rises("7".parse().unwrap()) && same.rises("8".parse().unwrap()));
         assert!(other.rises("7".parse().unwrap()));
     }

@@ -386,12 +386,14 @@ fn a_right_that_a_server_does_not_tell_of_is_not_a_right_that_is_there() {
 }
 
 #[test]
-fn no_rule_is_printed_twice() {
+fn no_rule_is_printed_twice_or_for_nothing() {
     for role in ["caller", "strict", "deployer", "operator", "observer"] {
         let rules =
             Cli::new(&["acl", "print", role, "--for", "7.2", "--cluster", "--plain", "a:*", "--plain", "b:*"]).must();
         let rules: Vec<_> = rules.split_whitespace().collect();
         let once: std::collections::BTreeSet<_> = rules.iter().collect();
         assert_eq!(rules.len(), once.len(), "{role} {rules:?}");
+        // Who takes no locks has no right to the keys of plain ones.
+        assert_eq!(rules.contains(&"~a:*"), ["caller", "strict"].contains(&role), "{role} {rules:?}");
     }
 }

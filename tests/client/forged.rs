@@ -89,6 +89,50 @@ async fn a_forged_message_gives_no_lease_while_another_holds_it() {
     lease.release().await.unwrap();
 }
 
+/// The server's clock has shown that fence, since the waiter asked: that it was granted to another is known here only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fence_of_another_waiter_of_the_same_process_gives_no_lease() {
+    let server = Server::start(&[]).unwrap();
+    let client = Client::builder().claim(CLAIM).connect(&server.url()).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(600)).unwrap();
+    let held = lock.acquire().await.unwrap();
+    let wait = || {
+        let lock = lock.clone();
+        tokio::spawn(async move { lock.acquire().await.unwrap() })
+    };
+    let queued = async |places| {
+        while client.caller().inspect(KEY.as_bytes(), 0).await.unwrap().places < places {
+            tokio::task::yield_now().await;
+        }
+    };
+    let first = wait();
+    queued(1).await;
+    let second = wait();
+    queued(2).await;
+    let inbox = inbox_of(&held);
+    held.release().await.unwrap();
+    let first = first.await.unwrap();
+    let forged = format!("{} {} {}", waiter_of(&first), first.fence(), CLAIM.as_millis());
+    let mut raw = Raw::connect(&server);
+    // By itself it would ask each seven seconds.
+    let told = async {
+        for _ in 0..10 {
+            let asked = raw.count("evalsha");
+            raw.must::<u64>(&["PUBLISH", &inbox, &forged]);
+            while raw.count("evalsha") == asked {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("each makes the waiter ask");
+    assert!(!second.is_finished());
+    let fence = first.fence();
+    first.release().await.unwrap();
+    let lease = second.await.unwrap();
+    assert!(lease.fence() > fence);
+    lease.release().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_forged_message_to_who_does_not_wait_changes_nothing() {
     let server = Server::start(&[]).unwrap();
