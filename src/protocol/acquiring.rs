@@ -314,6 +314,14 @@ mod tests {
         Answer::Queued { position, remaining: Duration::from_millis(remaining), server_us: SERVER_US }
     }
 
+    #[test]
+    fn a_try_asks_nothing_whose_answer_would_come_after_its_end() {
+        let mut acquiring = Acquiring::once(terms(), at(0));
+        assert!(matches!(acquiring.step(at(2990)), Step::Ask(Question { until, .. }) if until == at(3000)));
+        acquiring.unanswered(at(2990), at(2995), 1.0);
+        assert!(matches!(acquiring.step(at(2995)), Step::Silent));
+    }
+
     /// A waiter whose question from `sent` was answered at `now`.
     fn waiting(sent: u64, now: u64, limit: Option<Moment>) -> Acquiring {
         let mut acquiring = Acquiring::in_queue(terms(), true, limit, at(sent));

@@ -335,6 +335,26 @@ fn doctor_says_what_a_version_that_is_too_old_or_forgets_scripts_needs() {
     );
 }
 
+#[test]
+fn doctor_takes_a_right_that_it_is_not_told_of_for_none() {
+    let server = Member::start(&["--appendonly", "yes", "--rename-command", "PUBLISH", ""]);
+    Cli::at(&server.url(), &["load"]).must();
+    assert_eq!(found(&server.url(), &["--role", "caller"]), (vec!["D05 problem".to_owned()], 1));
+    let text = Cli::at(&server.url(), &["doctor", "--role", "caller"]).answer().stdout;
+    assert!(text.contains("it is not told whether default may PUBLISH"), "{text}");
+}
+
+#[test]
+fn doctor_does_not_know_whether_a_cluster_serves_every_slot_without_info() {
+    let options = ["--cluster-enabled", "yes", "--appendonly", "yes", "--rename-command", "INFO", ""];
+    let node = Member::start(&options);
+    node.raw().must::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let url = node.url().replace("redis://", "redis+cluster://");
+    until("the cluster is up", || Cli::at(&url, &["load"]).answer().status == 0);
+    let (found, _) = found(&url, &[]);
+    assert!(found.contains(&"D12 unknown".to_owned()), "{found:?}");
+}
+
 /// A server has users of its own, and callers are served by primaries.
 #[test]
 fn doctor_does_not_look_for_a_callers_rights_on_replicas() {

@@ -56,6 +56,28 @@ async fn a_try_has_one_timeout_for_all_its_steps_and_repetitions() {
 }
 
 #[tokio::test]
+async fn a_try_that_asks_again_has_what_is_left_of_its_timeout() {
+    let server = Server::start(&[]).unwrap();
+    for family in ["mutex", "plain"] {
+        let proxy = Proxy::start(&server);
+        let client = Client::builder().timeout(TIMEOUT).connect(&proxy.url()).await.unwrap();
+        let mut asked = 0;
+        proxy.rule(move |command| {
+            asked += u64::from(command.is("EVALSHA"));
+            // The second is sent after a pause of 25 ms at the shortest.
+            let slow = Fault::HoldReply(TIMEOUT - Duration::from_millis(20));
+            command.is("EVALSHA").then_some(if asked == 1 { Fault::CutBefore } else { slow })
+        });
+        let outcome = match family {
+            "plain" => client.plain("k").unwrap().try_acquire().await.map(drop),
+            _ => client.mutex("n").unwrap().try_acquire().await.map(drop),
+        };
+        let error = outcome.expect_err("the answer comes after its timeout");
+        assert!(matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable), "{family}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_try_that_is_answered_by_cuts_only_ends_with_its_timeout() {
     let server = Server::start(&[]).unwrap();
     let proxy = Proxy::start(&server);
