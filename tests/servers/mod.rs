@@ -66,6 +66,21 @@ async fn no_recorded_error_of_a_login_shows_the_password() {
 }
 
 #[tokio::test]
+async fn an_error_of_several_calls_names_the_one_lock_or_counts_the_locks() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let caller = caller(&proxy.url()).await.unwrap();
+    proxy.rule(|command| command.is("EVALSHA").then_some(Fault::Refuse("ERR no")));
+    let script = script("plain/extend");
+    let call = |key: &'static [u8]| (key, vec![b"owner-token".to_vec(), b"1000".to_vec()]);
+    for (calls, what) in [(vec![call(b"a")], "\"a\""), (vec![call(b"a"), call(b"b")], "2 locks")] {
+        for outcome in caller.run_each(script, &calls, LIMIT).await {
+            assert_eq!(outcome.unwrap_err().to_string(), format!("plain/extend of {what} was refused (ERR): no"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_older_than_6_2_is_refused_with_one_sentence() {
     let server = Server::start(&[]).unwrap();
     let proxy = Proxy::start(&server);
