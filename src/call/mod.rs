@@ -192,8 +192,8 @@ impl Caller {
         Err(Error::new(ErrorKind::Unavailable, format!("{} did not run: its slot moves from node to node", what())))
     }
 
-    /// Runs `script` on each of `calls`, keys with their arguments, in one write to each server. Waits for all replies
-    /// for at most `limit`; the outcomes, as those of [`run`](Self::run), are in the order of the calls.
+    /// Runs `script` on each of `calls`, keys with their arguments, in one write to each server. Waits for at most
+    /// `limit`, also where some have to be run again; the outcomes, as those of [`run`](Self::run), are in the order of the calls.
     ///
     /// # Cancel safety
     ///
@@ -204,11 +204,12 @@ impl Caller {
         calls: &[(&[u8], Vec<Vec<u8>>)],
         limit: Duration,
     ) -> Vec<Result<Value, Error>> {
+        let within = self.by(clock::now() + limit);
         let keys: Vec<&[u8]> = calls.iter().map(|(key, _)| *key).collect();
         let what = || describe(script, &keys);
         let mut shares: HashMap<String, (Node, Vec<usize>, redis::Pipeline)> = HashMap::new();
         for (number, (key, args)) in calls.iter().enumerate() {
-            let Ok(node) = self.node_of(key, self.deadline(), what).await else { continue };
+            let Ok(node) = self.node_of(key, within.deadline(), what).await else { continue };
             let share = shares.entry(node.address().to_owned()).or_insert_with(|| (node, Vec::new(), redis::pipe()));
             share.1.push(number);
             share.2.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(*key).arg(args);
@@ -238,7 +239,7 @@ impl Caller {
                     // One of them heals, the others find it healed.
                     Err(error) if self.may_run_again(&error) => {
                         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-                        self.run(script, key, &args).await
+                        within.run(script, key, &args).await
                     }
                     Err(error) => Err(self.weighed(&node, error)),
                     outcome => outcome,

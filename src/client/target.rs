@@ -70,8 +70,7 @@ impl Target {
             match releasing.next(clock::now()) {
                 Errand::Ask => {
                     let sent = clock::now();
-                    let caller = caller.by(sent + caller.timeout());
-                    match self.release_once(&caller, owner, listener.is_some()).await {
+                    match self.release_once(caller, owner, listener.is_some()).await {
                         Ok((ours, pending)) => releasing.answered(sent, ours, pending, clock::now()),
                         Err(error) if error.is_retryable() => {
                             releasing.unanswered(error.kind() == ErrorKind::Unknown, clock::now());

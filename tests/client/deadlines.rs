@@ -91,6 +91,46 @@ async fn a_try_that_is_answered_by_cuts_only_ends_with_its_timeout() {
 }
 
 #[tokio::test]
+async fn an_extend_ends_with_the_lease_also_while_another_call_loads_a_script() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = Client::builder().timeout(Duration::from_secs(30)).connect(&proxy.url()).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(3)).unwrap().renew(false);
+    let lease = lock.acquire().await.unwrap();
+    proxy.rule(|command| {
+        let missing = Fault::Refuse("NOSCRIPT No matching script.");
+        let loads = command.is("SCRIPT").then_some(Fault::HoldReply(Duration::from_secs(60)));
+        if command.is("EVALSHA") { Some(missing) } else { loads }
+    });
+    let other = client.mutex("m").unwrap();
+    let extended = tokio::select! {
+        biased;
+        _ = other.try_acquire() => panic!("it waits for its script"),
+        extended = tokio::time::timeout(Duration::from_secs(25), lease.extend(Duration::from_secs(3))) => extended,
+    };
+    extended.expect("it does not wait for the other's timeout").unwrap_err();
+    assert!(lease.is_lost());
+}
+
+#[tokio::test]
+async fn several_calls_have_one_limit_also_where_each_is_run_again() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = Client::connect(&proxy.url()).await.unwrap();
+    let mut asked = 0;
+    proxy.rule(move |command| {
+        asked += u64::from(command.is("EVALSHA"));
+        let missing = Fault::Refuse("NOSCRIPT No matching script.");
+        command.is("EVALSHA").then_some(if asked <= 4 { missing } else { Fault::HoldReply(SLOW) })
+    });
+    let script = redlatch::bundle::embedded().unwrap().get("plain/extend").unwrap();
+    let calls = [b"a", b"b", b"c", b"d"].map(|key| (&key[..], vec![b"owner".to_vec(), b"1000".to_vec()]));
+    let outcomes = client.caller().run_each(script, &calls, TIMEOUT).await;
+    let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(proxy.bites() > 4 && answered <= 1, "{answered} of {outcomes:?}");
+}
+
+#[tokio::test]
 async fn an_extend_ends_with_the_lease_whatever_it_has_to_send() {
     let server = Server::start(&[]).unwrap();
     let proxy = Proxy::start(&server);

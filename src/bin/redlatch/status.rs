@@ -232,3 +232,19 @@ pub fn versions(list: &str) -> BTreeMap<String, u64> {
     }
     versions
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_known_by_their_library_or_by_their_name() {
+        let list = "id=3 name= db=0 lib-name=redlatch lib-ver=1.2.3\n\
+                    id=4 name=app lib-name=redlatch lib-ver=1.2.3\n\
+                    id=5 name=redlatch/1.2.0 db=0\n\
+                    id=6 name=redlatch-cli/1.2.3 lib-name=redlatch-cli lib-ver=1.2.3\n\
+                    id=7 name=other lib-name=redis-py lib-ver=5.0\n";
+        let expected = BTreeMap::from([("1.2.0".to_owned(), 1), ("1.2.3".to_owned(), 2)]);
+        assert_eq!(versions(list), expected);
+    }
+}
