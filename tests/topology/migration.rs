@@ -116,6 +116,7 @@ async fn r9_a_node_that_imports_a_slot_is_healed_like_any_other() {
     lease.release().await.unwrap();
     assert_bitten("scripts that were missing", target.raw().errors("NOSCRIPT"));
     assert_bitten("answers of ASK", source.raw().errors("ASK"));
+    assert_eq!(target.raw().errors("MOVED"), 0, "each call there says that it was sent there");
 }
 
 /// Moves the slot of `key` with all its keys to another primary, and returns that.
