@@ -206,7 +206,8 @@ fn a_sentinel_that_cannot_be_listened_to_is_logged_without_its_words() {
     let server = Member::start(&[]);
     let address = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{}\r\n", server.port.to_string().len(), server.port);
     let address: &str = address.leak();
-    let proxy = Proxy::start(&Server::start(&[]).unwrap());
+    let behind = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&behind);
     proxy.rule(move |command| match command {
         command if command.is("SENTINEL") => Some(Fault::Answer(address)),
         command if command.is("SUBSCRIBE") => Some(Fault::Refuse("ERR no, with args beginning with: 's3cret-canary'")),
@@ -214,7 +215,7 @@ fn a_sentinel_that_cannot_be_listened_to_is_logged_without_its_words() {
     });
     let url = format!("redis+sentinel://{}/{WATCHED}", proxy.address());
     let running = Cli::at(&url, &["run", "-vvv", "n", "--", "sleep", "60"]).start();
-    running.says("a sentinel cannot be listened to");
+    running.says("a sentinel cannot be listened to error=listening was refused (ERR)");
     running.signal("TERM");
     assert_says_nothing(&running.answer(), "log");
 }
