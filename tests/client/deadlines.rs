@@ -45,6 +45,18 @@ async fn waiting_within_a_limit_has_one_timeout_for_all_its_steps() {
 }
 
 #[tokio::test]
+async fn a_wait_whose_subscription_is_not_answered_ends_with_its_limit() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = Client::builder().timeout(TIMEOUT).connect(&proxy.url()).await.unwrap();
+    proxy.rule(|command| command.is("SUBSCRIBE").then_some(Fault::HoldReply(Duration::from_secs(60))));
+    let lock = client.mutex("n").unwrap();
+    let waited = lock.acquire_within(Duration::from_millis(100));
+    let outcome = tokio::time::timeout(Duration::from_secs(30), waited).await.expect("it has a limit");
+    assert!(outcome.is_err() && proxy.bites() > 0);
+}
+
+#[tokio::test]
 async fn a_try_has_one_timeout_for_all_its_steps_and_repetitions() {
     let (_server, proxy, client) = slow().await;
     let lock = client.mutex("n").unwrap();
