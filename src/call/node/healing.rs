@@ -52,12 +52,12 @@ impl Node {
             outcome = self.evalsha(run, &what).await;
             None
         };
-        for attempt in 0..LOADS {
+        for _ in 0..LOADS {
             if !is_missing(&outcome) {
                 break;
             }
             let loaded;
-            (loaded, outcome) = self.load_and_run(run, attempt, &what).await?;
+            (loaded, outcome) = self.load_and_run(run, &what).await?;
             if let (Err(error), true) = (loaded, is_missing(&outcome)) {
                 return Err(self.may_not_load(run.script, error));
             }
@@ -79,14 +79,9 @@ impl Node {
     async fn load_and_run(
         &self,
         run: Run<'_>,
-        attempt: usize,
         what: impl Fn() -> String,
     ) -> Result<(Result<(), Error>, Result<Value, Error>), Error> {
-        let mut pipeline = Pipeline::with_capacity(4);
-        if attempt % 2 == 1 {
-            pipeline.add_command(padding(run.script));
-        }
-        let at = pipeline.len();
+        let mut pipeline = Pipeline::with_capacity(3);
         pipeline.add_command(load(run.script));
         if run.asking {
             // Holds for the next command only.
@@ -94,7 +89,7 @@ impl Node {
         }
         pipeline.add_command(run.evalsha());
         let mut replies = self.each(&pipeline, run.limit(), what).await?.into_iter();
-        let loaded = replies.nth(at).unwrap_or(Ok(Value::Nil)).and_then(|reply| check_digest(run.script, reply));
+        let loaded = replies.next().unwrap_or(Ok(Value::Nil)).and_then(|reply| check_digest(run.script, reply));
         if loaded.is_ok() {
             measure::reloaded();
             self.loads.done.fetch_add(1, Ordering::Release);
@@ -141,14 +136,6 @@ impl Run<'_> {
 pub(super) fn load(script: &Script) -> Cmd {
     let mut command = redis::cmd("SCRIPT");
     command.arg("LOAD").arg(script.source());
-    command
-}
-
-/// A server reads 16 KB at a time, and does what others ask between two reads: with this in front the end of a read falls
-/// on another place. It is longer than any EVALSHA of ours.
-fn padding(script: &Script) -> Cmd {
-    let mut command = redis::cmd("SCRIPT");
-    command.arg("EXISTS").arg(vec![script.digest().as_str(); 60]);
     command
 }
 
