@@ -116,7 +116,7 @@ async fn the_fence_of_another_waiter_of_the_same_process_gives_no_lease() {
     let mut raw = Raw::connect(&server);
     // By itself it would ask each seven seconds.
     let told = async {
-        for _ in 0..10 {
+        for _ in 0..30 {
             let asked = raw.count("evalsha");
             raw.must::<u64>(&["PUBLISH", &inbox, &forged]);
             while raw.count("evalsha") == asked {
