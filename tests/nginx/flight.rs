@@ -1,13 +1,14 @@
 //! A leader of `single_flight` that was stopped, and came back when another one had filled.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
 
 use super::{ask, until};
 use crate::support::nginx::{Config, Nginx};
-use crate::support::{Raw, Server, say, signal};
+use crate::support::{Raw, Server, signal};
 
-/// `/flight?key=k&value=v`: fills with `v`, and waits while the file of that name with the ending `.hold` exists.
+/// `/flight?key=k&value=v`: fills with `v`, and with `hold=1` waits for `/go_on`.
 const LOCATIONS: &str = r#"
 location = /flight {
     content_by_lua_block {
@@ -21,19 +22,23 @@ location = /flight {
             ttl = tonumber(arg.arg_ttl or 60), stale = tonumber(arg.arg_stale or 0), lease = tonumber(arg.arg_lease or 0.5), wait = 20,
         }, function(value, size, hold)
             if hold then
-                ngx.shared.counters:set("held", ngx.worker.pid())
+                ngx.shared.counters:set("held" .. hold, ngx.worker.pid())
             end
-            while hold and ngx.shared.counters:get("held") do
+            while hold and ngx.shared.counters:get("held" .. hold) do
                 ngx.sleep(0.005)
             end
             ngx.shared.counters:incr("fills", 1, 0)
             return value .. ("."):rep(size)
         end, arg.arg_value, tonumber(arg.arg_size or 0), arg.arg_hold)
+        ngx.shared.counters:incr("ended", 1, 0)
         ngx.say((value or "nil"):sub(1, 20), ", ", from)
     }
 }
-location = /held { content_by_lua_block { ngx.say(ngx.shared.counters:get("held") or 0) } }
-location = /go_on { content_by_lua_block { ngx.shared.counters:delete("held") } }
+location = /held { content_by_lua_block { ngx.say(ngx.shared.counters:get("held" .. (ngx.var.arg_hold or 1)) or 0) } }
+location = /go_on { content_by_lua_block { ngx.shared.counters:delete("held" .. (ngx.var.arg_hold or 1)) } }
+location = /ended { content_by_lua_block { ngx.say(ngx.shared.counters:get("ended") or 0) } }
+location = /flag { content_by_lua_block { ngx.say(ngx.shared.redlatch:get("f:redlatch:k") ~= nil) } }
+location = /worker { content_by_lua_block { ngx.header.x_worker, ngx.header.content_length = ngx.worker.pid(), 0 } }
 location = /fills { content_by_lua_block { ngx.say(ngx.shared.counters:get("fills") or 0) } }
 "#;
 
@@ -95,44 +100,78 @@ fn a_lost_lease_stores_nothing_even_if_nobody_else_has_filled() {
     assert_eq!(node.get("/flight?key=k&value=next").1, "next, fill\n", "the node keeps nothing either");
 }
 
+/// A connection to a worker of `node` that is not `avoided`.
+fn connect_to_another(node: &Nginx, avoided: u32) -> UnixStream {
+    let mut found = None;
+    until("another worker answers", || {
+        let mut connection = node.connect();
+        connection.write_all(b"GET /worker HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && connection.read(&mut byte).is_ok_and(|read| read == 1) {
+            head.extend(byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let worker = head.lines().find_map(|line| line.strip_prefix("x-worker: ")).unwrap();
+        found = (worker != avoided.to_string()).then_some(connection);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+fn send(connection: &mut UnixStream, path: &str) {
+    connection.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+}
+
+fn body(connection: &mut UnixStream) -> String {
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// A leader in one worker of a node is stopped beyond its lease; `meanwhile` gets the node and a connection to the other
+/// worker, and the stopped one goes on when it is over. Returns the answer of the leader.
+fn stopped_beside_another(redis: &Server, meanwhile: impl FnOnce(&Nginx, &mut UnixStream, u32)) -> String {
+    let node = Config::redis(redis).workers(2).locations(LOCATIONS).start();
+    thread::scope(|scope| {
+        let request = scope.spawn(|| node.get("/flight?key=k&value=stale&hold=1&renew=no").1);
+        until("it fills", || node.get("/held").1.trim() != "0");
+        let worker: u32 = node.get("/held").1.trim().parse().unwrap();
+        let mut other = connect_to_another(&node, worker);
+        signal(worker, "STOP");
+        meanwhile(&node, &mut other, worker);
+        request.join().unwrap()
+    })
+}
+
 /// Two workers of one node: the node's copy has the same rule.
 #[test]
 fn a_stopped_worker_leaves_the_copy_of_its_node_alone() {
     let redis = Server::start(&[]).unwrap();
-    let node = Config::redis(&redis).workers(2).locations(LOCATIONS).start();
-    let (mut bites, mut round) = (0, 0);
-    while bites < 3 {
-        round += 1;
-        assert!(round < 60, "the other worker never answered");
-        let key = format!("k{round}");
-        thread::scope(|scope| {
-            let path = format!("/flight?key={key}&value=stale&hold=1&renew=no");
-            let request = scope.spawn({
-                let node = &node;
-                move || node.get(&path).1
-            });
-            until("it fills", || node.get("/held").1.trim() != "0");
-            let worker: u32 = node.get("/held").1.trim().parse().unwrap();
-            signal(worker, "STOP");
-            let path = format!("/flight?key={key}&value=fresh");
-            // The stopped worker may have accepted it: then it answers later, and this round shows nothing.
-            let other = scope.spawn({
-                let node = &node;
-                move || node.get(&path).1
-            });
-            thread::sleep(Duration::from_millis(1200));
-            let answered = other.is_finished();
-            signal(worker, "CONT");
-            node.get("/go_on");
-            let (first, second) = (request.join().unwrap(), other.join().unwrap());
-            if answered {
-                assert_eq!((first.as_str(), second.as_str()), ("fresh, fleet\n", "fresh, fill\n"));
-                assert_eq!(node.get(&format!("/flight?key={key}&value=third")).1, "fresh, node\n");
-                bites += 1;
-            }
-        });
-    }
-    say(&format!("{bites} leaders came back too late, in {round} rounds"));
+    let answer = stopped_beside_another(&redis, |node, other, stopped| {
+        send(other, "/flight?key=k&value=fresh");
+        assert_eq!(body(other), "fresh, fill\n");
+        signal(stopped, "CONT");
+        node.get("/go_on");
+        until("the copy is looked at", || node.get("/flight?key=k&value=third").1 == "fresh, node\n");
+    });
+    assert_eq!(answer, "fresh, fleet\n");
+}
+
+#[test]
+fn a_stopped_worker_leaves_the_flag_of_its_successor_alone() {
+    let redis = Server::start(&[]).unwrap();
+    let answer = stopped_beside_another(&redis, |node, other, stopped| {
+        send(other, "/flight?key=k&value=fresh&hold=2&lease=60");
+        until("the other worker fills", || node.get("/held?hold=2").1.trim() != "0");
+        signal(stopped, "CONT");
+        node.get("/go_on");
+        until("the stopped one has ended", || node.get("/ended").1 == "1\n");
+        assert_eq!(node.get("/flag").1, "true\n");
+        node.get("/go_on?hold=2");
+        assert_eq!(body(other), "fresh, fill\n");
+        assert_eq!(node.get("/flag").1, "false\n");
+    });
+    assert_eq!(answer, "stale, fill\n");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `resty.redlatch` in a real nginx against a real Redis.
 
 mod address;
+mod age;
 mod connection;
 mod contract;
 mod counts;

@@ -122,7 +122,7 @@ fn a_full_server_refuses_to_grant_but_extends_and_releases() {
 #[test]
 fn users_without_the_permissions_are_told_which() {
     let (redis, nginx) = redis_and_nginx();
-    let allow = "(let the user run EVALSHA, EVAL, SCRIPT LOAD, PUBLISH and the commands of the scripts on these keys \
+    let allow = "(let the user run EVALSHA, SCRIPT LOAD, PUBLISH and the commands of the scripts on these keys \
                  (ACL SETUSER))";
     for (user, rules) in
         [("noscript", ["~*", "-@scripting"]), ("nohset", ["~*", "-hset"]), ("nokey", ["~else:*", "+@all"])]

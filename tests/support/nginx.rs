@@ -196,9 +196,15 @@ impl Nginx {
         self.send_with(path, "")
     }
 
-    fn send_with(&self, path: &str, headers: &str) -> UnixStream {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
+    /// A connection by which nothing is sent yet.
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    fn send_with(&self, path: &str, headers: &str) -> UnixStream {
+        let mut stream = self.connect();
         // A worker that is killed breaks off as early as this.
         let _ = stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n{headers}\r\n").as_bytes());
         stream

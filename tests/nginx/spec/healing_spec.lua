@@ -3,48 +3,66 @@ local healing = require "resty.redlatch.healing"
 
 local name = "mutex/release"
 local digest = bundle[name].digest
+local missing = "NOSCRIPT No matching script."
 
--- The stages that these answers lead through.
-local function stages(strict, ...)
+-- What goes ahead of each EVALSHA while the script stays missing.
+-- @param heard what the server says to SCRIPT LOAD, and its error
+local function writes(strict, is_loaded, heard, err)
   local call = healing.begin({}, name, strict)
-  local seen = { call.stage }
-  for _, answer in ipairs { ... } do
-    if not healing.goes_on(call, answer[1], answer[2]) then
-      break
+  local seen = {}
+  local goes_on, other
+  repeat
+    local words = {}
+    for i, command in ipairs(healing.ahead(call)) do
+      words[i] = command[2]
+      if command[2] == "LOAD" then
+        healing.heard(call, heard, err)
+      end
     end
-    seen[#seen + 1] = call.stage
-  end
-  return seen
+    seen[#seen + 1] = table.concat(words, " ")
+    goes_on, other = healing.goes_on(call, false, missing, is_loaded)
+  until not goes_on
+  return seen, other
 end
-
-local missing = { false, "NOSCRIPT No matching script." }
 
 describe("healing", function()
   it("ends with any other answer", function()
-    assert.same({ "evalsha" }, stages(false, { { 1, 0, 5 } }))
-    assert.same({ "evalsha" }, stages(false, { false, "OOM full" }))
-    assert.same({ "evalsha" }, stages(false, { nil }))
+    for _, answer in ipairs { { { 1, 0, 5 } }, { false, "OOM full" }, { nil } } do
+      assert.is_nil(healing.goes_on(healing.begin({}, name, false), answer[1], answer[2]))
+    end
   end)
 
-  it("loads the script where it is missing", function()
-    assert.same({ "evalsha", "load", "evalsha" }, stages(false, missing, { digest }))
+  it("loads the script in the same write, with the end of a read at another place each second time", function()
+    assert.same({ "", "LOAD", "EXISTS LOAD", "LOAD", "EXISTS LOAD", "LOAD" }, (writes(false, false, digest)))
   end)
 
-  it("takes EVAL after three rounds, or where nothing can be loaded", function()
-    assert.same({ "evalsha", "load", "evalsha", "load", "evalsha", "load", "evalsha", "eval" },
-      stages(false, missing, { digest }, missing, { digest }, missing, { digest }, missing))
-    assert.same({ "evalsha", "load", "eval" }, stages(false, missing, { false, "NOPERM no" }))
+  it("first asks again for what another call has loaded", function()
+    assert.same({ "", "", "EXISTS LOAD", "LOAD", "EXISTS LOAD", "LOAD" }, (writes(false, true, digest)))
+  end)
+
+  it("has padding that is longer than an EVALSHA", function()
+    local call = healing.begin({}, name, false)
+    call.loads, call.round = true, 2
+    assert.is_true(#table.concat(healing.ahead(call)[1]) > 2048)
+  end)
+
+  it("ends with what kept the script from being loaded", function()
+    local seen, err = writes(false, false, false, "NOPERM no")
+    assert.same({ "", "LOAD" }, seen)
+    assert.equal("NOPERM no", err)
+    seen, err = writes(false, false, ("0"):rep(40))
+    assert.same({ "", "LOAD" }, seen)
+    assert.matches("^DIGEST 0+ came back from SCRIPT LOAD instead of " .. digest, err)
+  end)
+
+  it("knows when the script is loaded", function()
+    local call = healing.begin({}, name, false)
+    assert.is_true(healing.heard(call, digest))
+    assert.is_nil(healing.heard(call, { 0, 0 }))
+    assert.is_nil(call.load_error)
   end)
 
   it("never loads when it is strict", function()
-    assert.same({ "evalsha" }, stages(true, missing))
-  end)
-
-  it("refuses another digest", function()
-    local call = healing.begin({}, name, false)
-    assert.is_true(healing.goes_on(call, false, missing[2]))
-    local goes_on, err = healing.goes_on(call, "other")
-    assert.is_nil(goes_on)
-    assert.matches("^DIGEST other came back from SCRIPT LOAD instead of " .. digest, err)
+    assert.same({ "" }, (writes(true, false)))
   end)
 end)

@@ -13,7 +13,7 @@ describe("the reader of a connection", function()
       return chunk
     end } }
     local heard = 0
-    local reader = ngx.thread.spawn(wires.read, wire, function() end, function() heard = heard + 1 end)
+    local reader = ngx.thread.spawn(wires.read, wire, nil, nil, function() heard = heard + 1 end)
     local turns = 0
     while turns < 5 and clock() < ends do
       ngx.sleep(0.001)

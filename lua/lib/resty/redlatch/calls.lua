@@ -37,30 +37,34 @@ local function enqueue(driver, call)
   end
 end
 
-local prefixes = { evalsha = {}, eval = {} }
+local prefixes = {}
 
--- The bytes of a script call's next stage.
-local function prepare(driver, call)
-  local stage, script = call.stage, call.script
-  call.harmless = stage == "load"
-  if stage == "load" then
-    call.bytes = resp.command("SCRIPT", "LOAD", script.source)
-    driver.loads[script.digest] = driver.number + 1
-    driver.counts.scripts_loaded = driver.counts.scripts_loaded + 1
-    return
-  end
-  local of_script = prefixes[stage][script.digest]
+local function evalsha(call)
+  local digest, count = call.script.digest, #call.args
+  local of_script = prefixes[digest]
   if not of_script then
     of_script = {}
-    prefixes[stage][script.digest] = of_script
+    prefixes[digest] = of_script
   end
-  local count = #call.args
   local prefix = of_script[count]
   if not prefix then
-    prefix = resp.prefix(count + 4, stage:upper(), stage == "eval" and script.source or script.digest, 1)
+    prefix = resp.prefix(count + 4, "EVALSHA", digest, 1)
     of_script[count] = prefix
   end
-  call.bytes = resp.encode(prefix, call.key, call.args)
+  return resp.encode(prefix, call.key, call.args)
+end
+
+-- The bytes of a script call: one write, whatever goes ahead of it.
+local function prepare(driver, call)
+  call.bytes, call.ahead = evalsha(call), 0
+  if call.loads then
+    local commands = healing.ahead(call)
+    for i = #commands, 1, -1 do
+      call.bytes = resp.command(unpack(commands[i])) .. call.bytes
+    end
+    call.ahead = #commands
+    driver.loads[call.script.digest] = driver.number + 1
+  end
   call.asked_at = clock()
 end
 
@@ -73,7 +77,7 @@ end
 -- Queues a command that is no script.
 function _M.send_command(driver, call, ...)
   call.key, call.args = nil, { select(2, ...) }
-  call.bytes = resp.command(...)
+  call.bytes, call.ahead = resp.command(...), 0
   enqueue(driver, call)
 end
 
@@ -82,11 +86,19 @@ end
 function _M.make_again(driver)
   local call = driver.first
   while call do
-    if call.make and call.stage ~= "load" and not call.abandoned then
+    if call.make and not call.abandoned then
       call.args = call.make(call.lock, call.subject) or call.args
       prepare(driver, call)
     end
     call = call.next
+  end
+end
+
+-- The answer to a command that went ahead of a call has come.
+function _M.heard(driver, call, reply, err)
+  call.ahead = call.ahead - 1
+  if healing.heard(call, reply, err) then
+    driver.counts.scripts_loaded = driver.counts.scripts_loaded + 1
   end
 end
 
@@ -95,15 +107,13 @@ function _M.settle(driver, call, reply, err)
   if call.moves then
     call.moves, call.moved = nil, true
     if not call.abandoned then
-      return enqueue(driver, call)
+      return (call.script and _M.send or enqueue)(driver, call)
     end
   end
   if call.script and not call.abandoned then
-    local goes_on, other = healing.goes_on(call, reply, err)
+    local is_loaded = (driver.loads[call.script.digest] or 0) > call.number
+    local goes_on, other = healing.goes_on(call, reply, err, is_loaded)
     if goes_on then
-      if call.stage == "load" and (driver.loads[call.script.digest] or 0) > call.number then
-        call.stage = "evalsha"
-      end
       return _M.send(driver, call)
     elseif other then
       reply, err = false, other

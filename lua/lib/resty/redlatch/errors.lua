@@ -1,8 +1,9 @@
 -- What a Redis error reply means and what to do about it.
 local find, gsub, lower, match, upper = string.find, string.gsub, string.lower, string.match, string.upper
 
-local grant_the_user = "let the user run EVALSHA, EVAL, SCRIPT LOAD, PUBLISH and the commands of the scripts on these"
+local grant_the_user = "let the user run EVALSHA, SCRIPT LOAD, PUBLISH and the commands of the scripts on these"
   .. " keys (ACL SETUSER)"
+local load_the_scripts = "run `redlatch load` as a user who may, or let this one run SCRIPT LOAD (ACL SETUSER)"
 local no_cluster = "this module talks to one server: use one that owns all slots, or no cluster"
 
 local advice = {
@@ -25,6 +26,7 @@ local advice = {
   OOM = "the server is full: raise its maxmemory or delete keys; leases that are held can be extended and released",
   QUEUEFULL = "100000 waiters are in front: ask later",
   READONLY = "this server is a replica: connect to the primary",
+  TOOOLD = "redlatch needs Redis 6.2 or later: upgrade the server",
   TRYAGAIN = no_cluster,
   UNKILLABLE = "a script of somebody else runs for too long and has written: read the server's log",
   WRONGPASS = "check the options username and password",
@@ -120,7 +122,8 @@ end
 -- @return "redis: CODE text (what to do)"
 function _M.explain(line)
   local code, text = read(line)
-  local what_to_do = advice[code] or code == "ERR" and advice_for(text)
+  local may_not_load = code == "NOPERM" and find(text, "script|load", 1, true)
+  local what_to_do = may_not_load and load_the_scripts or advice[code] or code == "ERR" and advice_for(text)
   -- Some servers repeat what was sent to them, passwords too.
   text = gsub(text, ",?%s*[Ww]ith args beginning with.*$", "")
   text = gsub(text, "[%s%.]+$", "")

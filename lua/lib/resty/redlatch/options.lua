@@ -71,7 +71,7 @@ end
 
 local function connection(value)
   if type(value) == "table" then
-    return type(value.evalsha) ~= "function" and "must be a connected object of resty.redis" or nil
+    return not (value._sock and value.close) and "must be a connected object of resty.redis" or nil
   elseif value ~= "worker" and value ~= "pool" then
     return 'must be "worker", "pool" or a connected object of resty.redis, not ' .. show(value)
   end

@@ -59,6 +59,8 @@ function _M.read(driver, wire)
     if wire.leaving then
       driver:wake()
     end
+  end, function(call, reply, problem)
+    calls.heard(driver, call, reply, problem)
   end, function(push)
     driver.events = driver.events + 1
     if push[1] == "message" then

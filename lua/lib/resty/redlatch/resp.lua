@@ -67,6 +67,11 @@ function parser:feed(chunk)
   self.waiting, self.waiting_bytes, self.wanted = {}, 0, 0
 end
 
+-- Whether all bytes that came have been read.
+function parser:is_empty()
+  return self.at > #self.data and self.waiting_bytes == 0
+end
+
 -- The value that begins at `at`.
 -- @return the position after it, its outcome, the value, and for the beginning of an array how many values follow; nil
 --   while bytes are missing, how many if that is known; false and what is wrong

@@ -5,6 +5,7 @@ local clock = require "resty.redlatch.clock"
 local copies = require "resty.redlatch.copies"
 local held = require "resty.redlatch.held"
 local options = require "resty.redlatch.options"
+local owner_tokens = require "resty.redlatch.owner"
 local random = require "resty.redlatch.random"
 local semaphores = require "ngx.semaphore"
 local timers = require "resty.redlatch.timers"
@@ -90,16 +91,25 @@ local function fly(job)
   return value, from
 end
 
+-- Takes down the flag of the node, unless it is that of a successor: of one who found ours expired.
+local function strike_flag(job)
+  local flag = job.flag
+  job.flag = nil
+  if flag and job.shm:get(job.flag_name) == flag then
+    job.shm:delete(job.flag_name)
+  end
+end
+
 -- For the node: fills if no other worker does, or waits for that one.
 local function lead(job)
   local look_again = SHORTEST_LOOK
   while true do
-    local ok, err = job.shm:add(job.flag_name, true, job.lease)
+    local flag = owner_tokens.token()
+    local ok, err = job.shm:add(job.flag_name, flag, job.lease)
     if ok or err ~= "exists" then
-      job.leads = ok
+      job.flag = ok and flag or nil
       local value, from = fly(job)
-      job.leads = false
-      job.shm:delete(job.flag_name)
+      strike_flag(job)
       return value, from
     end
     if clock() >= job.limit then
@@ -124,9 +134,7 @@ end
 
 -- The log phase of a leader that was killed: its passengers try for themselves.
 local function crash(flight)
-  if flight.job.leads then
-    flight.job.shm:delete(flight.job.flag_name)
-  end
+  strike_flag(flight.job)
   land(flight, nil, nil)
 end
 
