@@ -28,6 +28,7 @@ mod timers;
 mod tls;
 mod trouble;
 mod units;
+mod url;
 mod waiting;
 mod work;
 

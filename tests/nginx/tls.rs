@@ -70,8 +70,10 @@ impl Secured {
 #[test]
 fn n10_a_lock_works_behind_tls_with_certificates_of_both_sides() {
     let secured = Secured::start(Certificates::good());
-    for connection in BOTH {
-        let nginx = secured.nginx(&secured.options(connection), &secured.path("ca.crt"));
+    let host = format!("host = '127.0.0.1', port = {}, ssl = true", secured.port);
+    let url = format!("url = 'rediss://127.0.0.1:{}'", secured.port);
+    for (connection, server) in BOTH.into_iter().flat_map(|connection| [(connection, &host), (connection, &url)]) {
+        let nginx = secured.nginx(&secured.options(connection).replace(&host, server), &secured.path("ca.crt"));
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {

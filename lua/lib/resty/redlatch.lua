@@ -1,13 +1,12 @@
 -- Distributed locks on Redis for nginx: see README.md beside this folder for the methods by example.
 local bundle = require "resty.redlatch.bundle"
 local acquire = require "resty.redlatch.acquire"
-local dial = require "resty.redlatch.dial"
 local driver = require "resty.redlatch.driver"
 local held = require "resty.redlatch.held"
-local hex = require "resty.redlatch.hex"
 local leases = require "resty.redlatch.lease"
 local options = require "resty.redlatch.options"
 local phases = require "resty.redlatch.phases"
+local places = require "resty.redlatch.place"
 local single_flight = require "resty.redlatch.single_flight"
 local stats = require "resty.redlatch.stats"
 local tls = require "resty.redlatch.tls"
@@ -34,10 +33,10 @@ local defaults = {
 -- @return an instance, to be shared by all requests of a worker
 -- @throws when an option is unknown, of the wrong type or out of range
 function _M.new(opts)
-  local problem = options.new_problem(opts)
+  local problem, is_secure = options.new_problem(opts)
   local tls_settings
-  if not problem then
-    tls_settings, problem = tls.settings(opts or {})
+  if is_secure then
+    tls_settings, problem = tls.settings(opts)
   end
   if problem then
     error(problem, 2)
@@ -49,25 +48,16 @@ function _M.new(opts)
   for option, value in pairs(opts or {}) do
     self[option] = value
   end
+  places.take(self, opts and opts.url)
   self.family = families[self.family]
   self.transport = self.connection == "worker" and driver or require "resty.redlatch.pool"
   if self.renew == nil then
     self.renew = self.transport == driver
   end
-  self.server = {}
   self.keepalive_ms = math.max(math.floor(self.keepalive * 1000), 1)
-  if self.socket then
-    self.socket = "unix:" .. self.socket:gsub("^unix:", "")
-  end
-  self.target, self.is_named = dial.target(self.host)
-  self.is_named = self.is_named and not self.socket
-  self.address = self.socket or format("%s:%d", self.target, self.port)
   if self.shm then
     stats.look_into(self.shm)
   end
-  -- A pooled connection has introduced itself: it must never serve somebody with another user, password or database.
-  self.pool = format("redlatch %s/%d %s", self.address, self.database, hex(ngx.sha1_bin((self.username or "") .. "\0"
-    .. (self.password or "") .. "\0" .. (self.tls and self.tls.id or ""))))
   return setmetatable(self, mt)
 end
 

@@ -6,9 +6,6 @@ local errors = require "resty.redlatch.errors"
 
 -- How often one call asks again for a script that it misses.
 local ROUNDS = 5
--- A server reads 16 KB at a time, and does what others ask between two reads: with this in front the end of a read
--- falls on another place. It is longer than any EVALSHA of ours.
-local PADDING_DIGESTS = 60
 
 local _M = {}
 
@@ -21,19 +18,10 @@ end
 -- What goes into the same write before EVALSHA.
 -- @return an array of commands, arrays of words
 function _M.ahead(call)
-  local script = call.script
-  if not call.loads then
-    return {}
+  if call.loads then
+    return { { "SCRIPT", "LOAD", call.script.source } }
   end
-  local load = { "SCRIPT", "LOAD", script.source }
-  if call.round % 2 == 1 then
-    return { load }
-  end
-  local padding = { "SCRIPT", "EXISTS" }
-  for i = 1, PADDING_DIGESTS do
-    padding[2 + i] = script.digest
-  end
-  return { padding, load }
+  return {}
 end
 
 -- The answer to a command of `ahead`.

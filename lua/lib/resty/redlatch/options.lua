@@ -1,5 +1,6 @@
 -- What callers may pass. Nothing here throws: the public functions do, at their caller's line.
 local tls = require "resty.redlatch.tls"
+local urls = require "resty.redlatch.url"
 
 local format = string.format
 
@@ -79,7 +80,16 @@ end
 
 local max_hold = number(0.001, math.huge, " seconds")
 
+local function url(value)
+  if type(value) ~= "string" then
+    return "must be a string, not " .. type(value)
+  end
+  local _, problem = urls.read(value)
+  return problem and "cannot be taken: " .. problem
+end
+
 local rules_of_new = {
+  url = url,
   host = bytes(1, 255),
   port = whole(1, 65535),
   socket = bytes(1, 108),
@@ -151,20 +161,42 @@ end
 
 -- Each of the following returns nil, or what is wrong.
 
-function _M.new_problem(given)
-  local problem = problem_with(given, rules_of_new)
-  if not problem and given then
-    if given.username and not given.password then
-      problem = "redlatch: option username needs the option password"
-    elseif given.socket and (given.host or given.port) then
-      problem = "redlatch: option socket goes without host and port"
-    elseif given.renew and (given.connection or "worker") ~= "worker" then
-      problem = "redlatch: option renew needs the driver: leave out the option connection"
-    else
-      problem = tls.problem(given)
+-- What the URL says is said once; a password is better kept out of it.
+local in_url = { "host", "port", "socket", "ssl", "username", "database" }
+
+local function url_problem(given, endpoint)
+  for _, option in ipairs(in_url) do
+    if given[option] ~= nil then
+      return "redlatch: option url goes without the option " .. option
     end
   end
-  return problem
+  if endpoint.username and not (endpoint.password or given.password) then
+    return "redlatch: option url names a user and no password: write USER:PASSWORD@ or set the option password"
+  elseif endpoint.kind ~= "" then
+    return "redlatch: option url names sentinels or a cluster, which this module does not serve: write redis://HOST"
+  end
+end
+
+-- @return also whether the options ask for TLS, when nothing is wrong
+function _M.new_problem(given)
+  local problem = problem_with(given, rules_of_new)
+  if problem or not given then
+    return problem, false
+  end
+  local endpoint = given.url and urls.read(given.url)
+  local is_secure = endpoint and endpoint.tls or given.ssl or false
+  if endpoint then
+    problem = url_problem(given, endpoint)
+  elseif given.username and not given.password then
+    problem = "redlatch: option username needs the option password"
+  elseif given.socket and (given.host or given.port) then
+    problem = "redlatch: option socket goes without host and port"
+  end
+  if not problem and given.renew and (given.connection or "worker") ~= "worker" then
+    problem = "redlatch: option renew needs the driver: leave out the option connection"
+  end
+  problem = problem or tls.problem(given, is_secure)
+  return problem, not problem and is_secure
 end
 
 function _M.name_problem(value)

@@ -22,12 +22,13 @@ local function read(option, path, parse)
 end
 
 -- @param opts the options of new
+-- @param is_secure whether they ask for TLS
 -- @return nil, or what is wrong with those that are about TLS
-function _M.problem(opts)
-  if not opts.ssl then
+function _M.problem(opts, is_secure)
+  if not is_secure then
     for _, option in ipairs { "ssl_verify", "server_name", "client_certificate", "client_key" } do
       if opts[option] ~= nil then
-        return format("redlatch: option %s needs the option ssl", option)
+        return format("redlatch: option %s needs the option ssl, or a URL of rediss", option)
       end
     end
   elseif opts.socket or type(opts.connection) == "table" then
@@ -38,12 +39,9 @@ function _M.problem(opts)
 end
 
 -- @param opts the options of new, which have no problem
--- @return what a handshake needs; nil without TLS; nil and what is wrong with a file
+-- @return what a handshake needs; or nil and what is wrong with a file
 function _M.settings(opts)
-  if not opts.ssl then
-    return nil
-  end
-  local tls = { verify = opts.ssl_verify ~= false, server_name = opts.server_name or opts.host or "127.0.0.1" }
+  local tls = { verify = opts.ssl_verify ~= false }
   if opts.client_certificate then
     local problem
     tls.certificate, problem = read("client_certificate", opts.client_certificate, ssl.parse_pem_cert)
@@ -55,7 +53,7 @@ function _M.settings(opts)
     end
   end
   -- A pooled connection must never serve an instance that asks for more.
-  tls.id = format("%s %s %s", tls.server_name, tostring(tls.verify), opts.client_certificate or "")
+  tls.id = format("%s %s ", tostring(tls.verify), opts.client_certificate or "")
   return tls
 end
 
@@ -70,7 +68,7 @@ function _M.handshake(lock, sock, deadline)
     ok, err = sock:setclientcert(tls.certificate, tls.key)
   end
   if ok then
-    ok, err = sock:sslhandshake(false, tls.server_name, tls.verify)
+    ok, err = sock:sslhandshake(false, lock.server_name or lock.host, tls.verify)
     -- ngx_lua may call a handshake good that it has refused and closed the socket of (seen with 0.10.23).
     if ok and not sock:getreusedtimes() then
       ok, err = nil, "certificate refused"
