@@ -296,10 +296,8 @@ fn one_deadline_counts_however_slowly_a_reply_drips() {
         let started = Instant::now();
         let answer = nginx.call("try_acquire", &[("name", "n")]);
         let took = started.elapsed();
-        assert!(
-            text(&answer, "error").ends_with("gives no Redis answer (timeout): is a Redis there, and awake?"),
-            "{answer}"
-        );
+        let error = text(&answer, "error");
+        assert!(error.starts_with("connection: ") && error.contains("(timeout)"), "{error}");
         // A thousand bytes take 50 s.
         assert!(took < Duration::from_secs(10), "{took:?}");
     }

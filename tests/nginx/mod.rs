@@ -24,6 +24,7 @@ mod redirects;
 mod renewal;
 mod requests;
 mod routes;
+mod sentinel;
 mod timers;
 mod tls;
 mod trouble;

@@ -48,7 +48,9 @@ local function ask_version(line, deadline)
   return check(kind, value, type(value) == "string" and too_old(match(value, "redis_version:(%S+)")) or nil)
 end
 
-local function authenticate(line, lock, deadline)
+-- AUTH, if there is a password.
+-- @return as ask
+function _M.authenticate(line, lock, deadline)
   if not lock.password then
     return "reply", true
   elseif lock.username then
@@ -75,7 +77,7 @@ local function greet(line, lock, deadline)
   elseif not refusals.is_without_resp3(value) then
     return kind, value
   end
-  kind, value = authenticate(line, lock, deadline)
+  kind, value = _M.authenticate(line, lock, deadline)
   if kind == "reply" then
     kind, value = ask_version(line, deadline)
   end

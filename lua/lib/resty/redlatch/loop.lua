@@ -5,6 +5,7 @@ local clock = require "resty.redlatch.clock"
 local errors = require "resty.redlatch.errors"
 local random = require "resty.redlatch.random"
 local reader = require "resty.redlatch.reader"
+local sentinels = require "resty.redlatch.sentinel"
 local wires = require "resty.redlatch.wire"
 
 local exiting = ngx.worker.exiting
@@ -178,11 +179,15 @@ local function live(driver)
   if driver.counts.connections > 1 then
     tell_waiters(driver)
   end
+  local followers = sentinels.follow(driver.lock, wire, function() driver:wake() end)
   local spawned, thread = pcall(ngx.thread.spawn, reader.read, driver, wire)
   local ok, problem = spawned, thread
   if spawned then
     ok, problem = pcall(serve, driver, wire)
     ngx.thread.kill(thread)
+  end
+  for _, follower in ipairs(followers) do
+    ngx.thread.kill(follower)
   end
   if not ok then
     wire.broken = wire.broken or problem

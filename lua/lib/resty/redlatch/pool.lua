@@ -6,6 +6,7 @@ local errors = require "resty.redlatch.errors"
 local greeting = require "resty.redlatch.greeting"
 local healing = require "resty.redlatch.healing"
 local lines = require "resty.redlatch.line"
+local reach = require "resty.redlatch.reach"
 local refusals = require "resty.redlatch.refusals"
 local resp = require "resty.redlatch.resp"
 local timers = require "resty.redlatch.timers"
@@ -26,25 +27,15 @@ end
 -- @param fresh true for a connection that nobody used before, after a used one went wrong
 -- @return a line; or nil, an error of the closed list, and "connection" or "refused"
 local function borrow(lock, deadline, fresh)
-  local line, err, used
+  local line, err, kind
   repeat
-    line, err = lines.open(lock, deadline, { pool = lock.pool, pool_size = lock.pool_size })
-    if not line then
-      return nil, err, "connection"
-    end
-    used = line.sock:getreusedtimes() > 0
-    if used and fresh then
+    line, err, kind = reach.reach(lock, deadline, lock.pool_size, fresh)
+    local used = line and fresh and line.sock:getreusedtimes() > 0
+    if used then
       line.sock:close()
     end
-  until not (used and fresh)
-  if not used then
-    local kind, value = greeting.introduce(line, lock, deadline)
-    if kind ~= "reply" then
-      line.sock:close()
-      return nil, greeting.failure(lock, kind, value)
-    end
-  end
-  return line
+  until not used
+  return line, err, kind
 end
 
 -- The user's connection has introduced itself already.

@@ -2,6 +2,7 @@
 local clock = require "resty.redlatch.clock"
 local greeting = require "resty.redlatch.greeting"
 local lines = require "resty.redlatch.line"
+local reach = require "resty.redlatch.reach"
 local refusals = require "resty.redlatch.refusals"
 
 -- Seconds of reading without a pause.
@@ -35,14 +36,14 @@ end
 --   list, and "connection" or "refused"
 function _M.connect(lock, channels)
   local deadline = clock() + lock.timeout
-  local wire, err = lines.open(lock, deadline)
+  local wire, err, why = reach.reach(lock, deadline)
   if not wire then
-    return nil, err, "connection"
+    return nil, err, why
   end
   wire.first, wire.last, wire.hears, wire.denial = nil, nil, {}, nil
   wire.served, wire.leaving, wire.broken = false, nil, nil
-  local kind, value = greeting.introduce(wire, lock, deadline)
-  for channel in pairs(kind == "reply" and wire.pushes and channels or {}) do
+  local kind, value = "reply", nil
+  for channel in pairs(wire.pushes and channels or {}) do
     kind, value = subscribe(wire, deadline, channel)
     if kind ~= "reply" then
       break
