@@ -198,7 +198,12 @@ impl Acquiring {
             }
             Answer::TooLate { remaining } => {
                 self.useful(remaining);
-                self.state = State::Due(now);
+                if self.ends.is_some_and(|ends| now >= ends) {
+                    // Whatever a try asked now would be too late again.
+                    self.end(Step::Silent);
+                } else {
+                    self.state = State::Due(now);
+                }
             }
             Answer::Spent => drop(self.end(Step::Lost)),
         }
@@ -320,6 +325,16 @@ mod tests {
         assert!(matches!(acquiring.step(at(2990)), Step::Ask(Question { until, .. }) if until == at(3000)));
         acquiring.unanswered(at(2990), at(2995), 1.0);
         assert!(matches!(acquiring.step(at(2995)), Step::Silent));
+    }
+
+    #[test]
+    fn a_try_whose_answer_was_too_late_after_its_end_asks_no_more() {
+        let mut acquiring = Acquiring::once(terms(), at(0));
+        assert!(matches!(acquiring.step(at(0)), Step::Ask(_)));
+        acquiring.answered(at(0), Answer::TooLate { remaining: Duration::ZERO }, at(2999), 1.0);
+        assert!(matches!(acquiring.step(at(2999)), Step::Ask(_)));
+        acquiring.answered(at(2999), Answer::TooLate { remaining: Duration::ZERO }, at(3000), 1.0);
+        assert!(matches!(acquiring.step(at(3000)), Step::Silent));
     }
 
     /// A waiter whose question from `sent` was answered at `now`.
