@@ -54,8 +54,9 @@ bench: deps-test
 	$(CARGO) bench --bench hand_off
 	$(CARGO) bench --bench nginx
 
-# After a change of a script that is not released yet: its digest and its copy for nginx.
+# After a change of a script that is not released yet: the parts of lua/parts in it, its digest, its copy for nginx.
 scripts:
+	lua/parts/stamp
 	cd lua/scripts && LC_ALL=C sha1sum */*.lua > SHA1SUMS
 	$(CARGO) run --quiet --bin redlatch -- export --as lua --out lua/lib/resty/redlatch/scripts.lua
 

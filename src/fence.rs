@@ -23,6 +23,11 @@ impl Fence {
     /// Stands where a family has no fence.
     pub(crate) const NONE: Self = Self(0);
 
+    /// None for a number that no fence can have.
+    pub(crate) fn new(number: u64) -> Option<Self> {
+        (number <= Self::MAX).then_some(Self(number))
+    }
+
     /// The fence as a number.
     pub fn get(self) -> u64 {
         self.0

@@ -7,7 +7,7 @@
 use super::Script;
 
 /// The longest script: what every server and every proxy takes.
-const LONGEST: usize = 16 * 1024;
+const LONGEST: usize = 32 << 10;
 const FORBIDDEN: [&str; 12] = [
     "math.random",
     "RANDOMKEY",
@@ -46,7 +46,7 @@ fn unportable(source: &[u8]) -> Vec<String> {
 /// The file as a whole.
 fn file(text: &str) -> Vec<String> {
     let rules = [
-        (text.len() > LONGEST, "is longer than 16 KiB"),
+        (text.len() > LONGEST, "is longer than 32 KiB"),
         (!text.is_ascii(), "is not ASCII"),
         (text.contains(['\r', '\t']), "has a CR or a tab"),
         (text.starts_with("#!"), "has a shebang"),
@@ -146,7 +146,7 @@ mod tests {
         assert_found("total = 1\n", "assigns the global total");
         assert_found("function f()\nend\n", "defines a global: function f()");
         assert_found("return math.random()\n", "uses math.random");
-        assert_found(&format!("return '{}'\n", "x".repeat(LONGEST)), "is longer than 16 KiB");
+        assert_found(&format!("return '{}'\n", "x".repeat(LONGEST)), "is longer than 32 KiB");
         assert_eq!(unportable(b"\xff"), ["is not UTF-8"]);
     }
 }

@@ -136,24 +136,26 @@ impl Caller {
     /// As [`run`](Self::run).
     pub async fn acquire(&self, key: &[u8], args: &AcquireArgs<'_>) -> Result<Acquire, Error> {
         const NAME: &str = "mutex/acquire";
-        let value = self
-            .run(
-                script(NAME)?,
-                key,
-                &[
-                    args.owner.as_bytes(),
-                    &millis(args.ttl),
-                    &millis(args.queue),
-                    &millis(args.claim),
-                    args.not_after_us.unwrap_or(0).to_string().as_bytes(),
-                    args.fence_floor.map_or(0, Fence::get).to_string().as_bytes(),
-                    &millis(args.retention),
-                    args.label.as_bytes(),
-                    args.inbox.as_bytes(),
-                    if args.inbox_here { b"1" } else { b"0" },
-                ],
-            )
-            .await?;
+        let (ttl, queue, claim, retention) =
+            (millis(args.ttl), millis(args.queue), millis(args.claim), millis(args.retention));
+        let not_after = args.not_after_us.unwrap_or(0).to_string();
+        let floor = args.fence_floor.map_or(0, Fence::get).to_string();
+        let here: &[u8] = if args.inbox_here { b"1" } else { b"0" };
+        let all = [
+            args.owner.as_bytes(),
+            &ttl,
+            not_after.as_bytes(),
+            floor.as_bytes(),
+            &retention,
+            args.label.as_bytes(),
+            &queue,
+            &claim,
+            args.inbox.as_bytes(),
+            here,
+        ];
+        // The last four are for waiters only.
+        let count = if args.queue.is_zero() { 6 } else { all.len() };
+        let value = self.run(script(NAME)?, key, &all[..count]).await?;
         let (code, mut reply) = Reply::open(NAME, value)?;
         let (remaining, now_us) = (reply.millis()?, reply.count()?);
         Ok(match code {

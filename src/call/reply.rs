@@ -51,9 +51,7 @@ impl Reply {
     }
 
     pub(super) fn fence(&mut self) -> Result<Fence, Error> {
-        let script = self.script;
-        let text = String::from_utf8(self.bytes()?).map_err(|_| unexpected(script))?;
-        text.parse().map_err(|_| unexpected(script))
+        Fence::new(self.count()?).ok_or_else(|| unexpected(self.script))
     }
 }
 

@@ -55,9 +55,7 @@ async fn everything(server: &Member, strict: bool) -> Result<(), String> {
         return Err("the connection has no name".to_owned());
     }
     let waiter = tokio::spawn(async move { other.mutex("n")?.acquire().await });
-    until("the other waits", || {
-        waiter.is_finished() || raw.must::<Option<String>>(&["HGET", "redlatch:m1:n", "tail"]).is_some()
-    });
+    until("the other waits", || waiter.is_finished() || raw.lock("redlatch:m1:n").is_queue_open());
     lease.extend(Duration::from_secs(20)).await.map_err(text)?;
     lease.release().await.map_err(text)?;
     let lease = waiter.await.expect("the task goes on").map_err(text)?;
@@ -72,6 +70,8 @@ async fn everything(server: &Member, strict: bool) -> Result<(), String> {
     let key = one.namespace().mutex_key(lease.name());
     caller.inspect(&key, 10).await.map_err(text)?;
     caller.force_release(&key).await.map_err(text)?;
+    let store = embedded().unwrap().get("value/store").unwrap();
+    caller.run(store, b"redlatch:v1:k", &[b"made", b"17", b"0", b"1000", b"60000"]).await.map_err(text)?;
     if caller.server_us(b"").await.map_err(text)?.is_none() {
         return Err("the time is not told".to_owned());
     }
@@ -188,7 +188,7 @@ fn prepare(server: &Member, verb: &str) -> Option<Running> {
     (verb == "force-release").then(|| {
         let waiter = Cli::at(&url, &["run", "n", "-w", "60s", "--", "true"]).start();
         raw.must::<()>(&["SELECT", "3"]);
-        until("somebody waits", || raw.must::<Option<String>>(&["HGET", "redlatch:m1:n", "tail"]).is_some());
+        until("somebody waits", || raw.lock("redlatch:m1:n").is_queue_open());
         waiter
     })
 }
@@ -227,7 +227,7 @@ fn rules_name_the_namespace_and_nothing_else() {
     let print = |words: &[&str]| Cli::new(&[&["acl", "print", "--for", "7.0"], words].concat()).must();
     assert_eq!(
         print(&[]),
-        "resetkeys ~redlatch:* resetchannels &redlatch:inbox:* -@all +client|setname +evalsha +hdel +hlen +hmget +hset \
+        "resetkeys ~redlatch:* resetchannels &redlatch:inbox:* -@all +client|setname +evalsha +hdel +hget +hlen +hmget +hset \
          +pexpire +pexpireat +ping +publish +script|exists +script|load +subscribe +time\n"
     );
     let strict = print(&["strict", "--namespace", "shop[1]"]);

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Cli, behind, blurred, product, version};
 use crate::support::{
     ClockShim, Raw, Server,
+    lock::{LockState, PlaceState},
     topology::{Cluster, Member, Replicated, until},
 };
 
@@ -263,8 +264,9 @@ fn doctor_finds_slow_scripts_of_ours_and_no_others() {
     let server = healthy();
     let mut raw = server.raw();
     // A waiter's label of many megabytes, which no caller of ours sends, keeps a script busy.
-    let place = [&b"1 0 0 waiter - "[..], &vec![b'x'; 64 << 20]].concat();
-    raw.run(&[b"HSET", b"redlatch:m1:n", b"head", b"1", b"tail", b"1", b"place:1", &place]).unwrap();
+    let place = PlaceState { owner: b"waiter".to_vec(), label: vec![b'x'; 64 << 20], ..PlaceState::default() };
+    let lock = LockState { tail: 1, ..LockState::default() };
+    raw.run(&[b"HSET", b"redlatch:m1:n", b"state", &lock.to_bytes(), b"place:1", &place.to_bytes()]).unwrap();
     raw.must::<u64>(&["EVAL", "return #redis.call('HGET', KEYS[1], 'place:1')", "1", "redlatch:m1:n"]);
     raw.must::<()>(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
     finds(&server, &[], 0);

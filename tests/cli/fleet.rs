@@ -164,7 +164,7 @@ fn verbs_that_read_change_nothing() {
         "\"SLOWLOG\" \"GET\"",
         "\"SCAN\"",
         "\"EVALSHA\"",
-        "\"HMGET\"",
+        "\"HGET\"",
         "\"ECHO\"",
         "\"PING\"",
         "\"replconf\"",

@@ -38,7 +38,7 @@ fn the_owner_token_is_in_the_file_for_its_owner_only_and_in_no_output() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(acquired.status, 0);
     assert!(!acquired.stdout.contains(token) && !acquired.stderr.contains(token), "{acquired:?}");
-    assert_eq!(Raw::connect(&server).must::<String>(&["HGET", "redlatch:m1:stock", "owner"]), token);
+    assert_eq!(Raw::connect(&server).lock("redlatch:m1:stock").holder(), token);
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn json_carries_the_owner_token_when_there_is_no_file() {
     let server = Server::start(&[]).unwrap();
     let text = Cli::on(&server, &["acquire", "stock", "--format", "json"]).must();
     let object: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let owner = Raw::connect(&server).must::<String>(&["HGET", "redlatch:m1:stock", "owner"]);
-    let fence = Raw::connect(&server).must::<String>(&["HGET", "redlatch:m1:stock", "fence"]);
+    let lock = Raw::connect(&server).lock("redlatch:m1:stock");
+    let (owner, fence) = (lock.holder(), lock.fence.to_string());
     assert_eq!(
         object,
         serde_json::json!({

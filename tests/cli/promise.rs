@@ -80,7 +80,7 @@ fn gone_before_the_lease(server: &Server, pids: &[String]) {
     }
     let mut raw = Raw::connect(server);
     let [seconds, micros]: [u64; 2] = raw.must(&["TIME"]);
-    let deadline_ms: u64 = raw.must(&["HGET", KEY, "deadline_ms"]);
+    let deadline_ms = raw.lock(KEY).deadline_ms.unsigned_abs();
     assert!(seconds * 1000 + micros / 1000 < deadline_ms, "{seconds}.{micros:06} and {deadline_ms} ms");
 }
 
@@ -322,8 +322,7 @@ fn a_run_that_asks_for_the_name_of_a_run_around_it_is_refused_at_once() {
 fn a_lock_that_was_taken_from_the_run_around_is_waited_for() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     let file = hold(&server, "stock", folder.path());
-    let fence: String = Raw::connect(&server).must(&["HGET", KEY, "fence"]);
-    let old = format!("{} {KEY}\n", fence.parse::<u64>().unwrap() - 1);
+    let old = format!("{} {KEY}\n", Raw::connect(&server).lock(KEY).fence - 1);
     let running = Cli::on(&server, &["run", "stock", "--", "echo", "ran"]).env("REDLATCH_HELD", &old).start();
     until("it waits", || {
         let fields: Vec<String> = Raw::connect(&server).must(&["HKEYS", KEY]);

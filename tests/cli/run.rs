@@ -71,7 +71,7 @@ fn the_command_knows_the_name_and_the_fence_of_the_innermost_lease() {
     );
     let seen = Cli::on(&server, &["run", "outer", "--", "sh", "-c", &script]).must();
     let mut raw = Raw::connect(&server);
-    let mut fence = |name: &str| raw.must::<String>(&["HGET", &format!("redlatch:m1:{name}"), "fence"]);
+    let mut fence = |name: &str| raw.lock(&format!("redlatch:m1:{name}")).fence;
     assert_eq!(seen, format!("outer {}\ninner {}\n", fence("outer"), fence("inner")));
 }
 
@@ -298,8 +298,12 @@ fn a_command_whose_lease_cannot_be_renewed_is_gone_before_another_can_hold_it() 
     until("the command is gone", || !is_alive(&child) && !is_alive(&grandchild));
     // Still ours on the server: it could not have been granted to anybody while the command was alive.
     let [seconds, micros]: [u64; 2] = raw.must(&["TIME"]);
-    let [deadline_ms, fence]: [u64; 2] = raw.must(&["HMGET", KEY, "deadline_ms", "fence"]);
-    assert!(fence > 0 && seconds * 1000 + micros / 1000 < deadline_ms, "{seconds}.{micros:06} and {deadline_ms} ms");
+    let lock = raw.lock(KEY);
+    let deadline_ms = lock.deadline_ms.unsigned_abs();
+    assert!(
+        lock.fence > 0 && seconds * 1000 + micros / 1000 < deadline_ms,
+        "{seconds}.{micros:06} and {deadline_ms} ms"
+    );
     assert_eq!(
         running.answer(),
         answer(76, "", "redlatch: lease of \"stock\" could not be kept, the command was stopped before it ended\n")
@@ -475,7 +479,7 @@ fn json_goes_to_stderr_because_stdout_is_the_commands() {
     let server = Server::start(&[]).unwrap();
     let ended = Cli::on(&server, &["run", "stock", "--format", "json", "--", "sh", "-c", "echo data; exit 3"]).answer();
     assert_eq!((ended.status, ended.stdout.as_str()), (3, "data\n"));
-    let fence: String = Raw::connect(&server).must(&["HGET", KEY, "fence"]);
+    let fence = Raw::connect(&server).lock(KEY).fence.to_string();
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&ended.stderr).unwrap(),
         serde_json::json!({

@@ -42,7 +42,7 @@ fn a_lease_is_renewed_without_a_runtime_of_the_program() {
     let lock = client.lock(client.inner().mutex("n").unwrap().ttl(Duration::from_secs(3)).unwrap());
     let lease = lock.acquire().unwrap();
     let mut raw = Raw::connect(&server);
-    let first_end: u64 = raw.must(&["HGET", "redlatch:m1:n", "deadline_ms"]);
+    let first_end = raw.lock("redlatch:m1:n").deadline_ms.unsigned_abs();
     while raw.now_ms() <= first_end {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -146,7 +146,7 @@ async fn a_lost_reentrant_lock_is_not_acquired_anew_while_shares_are_left() {
 async fn a_lease_whose_fence_is_another_one_is_lost() {
     let (server, client) = fixture().await;
     let lease = client.mutex("n").unwrap().acquire().await.unwrap();
-    Raw::connect(&server).must::<u64>(&["HSET", "redlatch:m1:n", "fence", &(lease.fence().get() + 1).to_string()]);
+    Raw::connect(&server).edit_lock("redlatch:m1:n", |lock| lock.fence += 1);
     assert_eq!(lease.extend(Duration::from_secs(5)).await.unwrap_err().kind(), ErrorKind::Lost);
     assert!(lease.is_lost());
 }

@@ -174,7 +174,7 @@ async fn a_caller_without_the_right_to_load_works_when_scripts_are_loaded() {
         "~redlatch:*",
         "-@all",
         "+evalsha",
-        "+hmget",
+        "+hget",
         "+hset",
         "+hdel",
         "+time",

@@ -50,7 +50,7 @@ async fn everything_that_is_documented_is_recorded() {
     queued(&client, 1).await;
     let (waiter, fields) = (given_up, raw.must::<Vec<String>>(&["HKEYS", "redlatch:m1:n"]));
     assert!(fields.iter().any(|field| field.starts_with("waiter:")), "{fields:?}");
-    raw.must::<u64>(&["HSET", "redlatch:m1:n", "deadline_ms", "1"]);
+    raw.edit_lock("redlatch:m1:n", |lock| lock.deadline_ms = 1);
     // This call hands the lease on before the runtime can run the waiter, which is then gone.
     let owner = fields.iter().find_map(|field| field.strip_prefix("waiter:")).unwrap().to_owned();
     waiter.abort();
@@ -83,5 +83,5 @@ async fn queued(client: &Client, count: u64) {
 fn hand_off(raw: &mut Raw, waiter: &str) {
     let script = redlatch::bundle::embedded().unwrap().get("mutex/release").unwrap();
     raw.run(&[b"EVAL", script.source(), b"1", b"redlatch:m1:n", b"somebody"]).unwrap();
-    assert_eq!(raw.must::<String>(&["HGET", "redlatch:m1:n", "owner"]), waiter);
+    assert_eq!(raw.lock("redlatch:m1:n").holder(), waiter);
 }

@@ -30,8 +30,8 @@ async fn the_printed_rules_of_one_namespace_give_nothing_in_another() {
         let mut raw = Raw::open(&url(user));
         let digest = redlatch::bundle::embedded().unwrap().get("mutex/release").unwrap().digest();
         for command in [
-            vec!["HMGET", "a:m1:n", "owner"],
-            vec!["HSET", "a:m1:n", "owner", "x"],
+            vec!["HGET", "a:m1:n", "state"],
+            vec!["HSET", "a:m1:n", "state", "x"],
             vec!["EVALSHA", digest.as_str(), "1", "a:m1:n", held.owner_token()],
             vec!["PUBLISH", &inbox, "x 1 3000"],
             vec!["SUBSCRIBE", &inbox],

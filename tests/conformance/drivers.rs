@@ -193,7 +193,14 @@ type Pending<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Answer, redlatch
 /// The typed call, if the types can say it.
 fn typed<'a>(caller: &'a Caller, script: &str, key: &'a [u8], args: &'a [Vec<u8>]) -> Option<Pending<'a>> {
     Some(match (script, args) {
-        ("mutex/acquire", [owner, ttl, queue, claim, not_after, floor, retention, label, inbox, here]) => {
+        ("mutex/acquire", [owner, ttl, not_after, floor, retention, label, waiting @ ..]) => {
+            let [queue, claim, inbox, here] = match waiting {
+                [] => [b"0".as_slice(), b"1", b"", b"0"],
+                // A try of the client sends no more than this.
+                [queue, ..] if queue == b"0" => return None,
+                [queue, claim, inbox, here] => [queue, claim, inbox, here].map(Vec::as_slice),
+                _ => return None,
+            };
             let args = AcquireArgs {
                 owner: text(owner)?,
                 ttl: millis(ttl)?,
@@ -204,7 +211,7 @@ fn typed<'a>(caller: &'a Caller, script: &str, key: &'a [u8], args: &'a [Vec<u8>
                 retention: millis(retention)?,
                 label: text(label)?,
                 inbox: text(inbox)?,
-                inbox_here: match here.as_slice() {
+                inbox_here: match here {
                     b"0" => false,
                     b"1" => true,
                     _ => return None,
@@ -262,7 +269,7 @@ fn int(number: u64) -> Option<Field> {
 }
 
 fn fence(fence: redlatch::Fence) -> Option<Field> {
-    Some(Field::Bytes(fence.to_string().into_bytes()))
+    int(fence.get())
 }
 
 fn word(word: &'static str, fields: Vec<Option<Field>>) -> Answer {

@@ -11,7 +11,10 @@ use super::{
     table::{Action, Case, Expected, Expr, Pattern, Step},
     words::{Named, named, show},
 };
-use crate::support::{Raw, Server};
+use crate::support::{
+    Raw, Server,
+    lock::{LockState, PlaceState, ticket_of},
+};
 
 /// Replies after which the key is what it was before, whatever the case.
 const WITHOUT_EFFECT: [(&str, &str); 12] = [
@@ -106,6 +109,12 @@ impl Run<'_> {
                 Ok(())
             }
             Action::Hears { channel, words } => self.hears(channel, words.as_deref()),
+            Action::State { fields } => self.set_state(fields),
+            Action::StateIs { field, pattern } => {
+                let (now, got) = (self.time(), Field::Bytes(self.state().get(field)));
+                if self.matches(pattern, &got, now)? { Ok(()) } else { Err(format!("the value is {}", show(&got))) }
+            }
+            Action::Place { ticket, fields } => self.put_place(*ticket, fields),
             Action::Fields { names } => {
                 let fields = self.hash().unwrap_or_default();
                 let got: Vec<_> = fields.iter().map(|(field, _)| field.escape_ascii().to_string()).collect();
@@ -178,11 +187,8 @@ impl Run<'_> {
             let fits = match (name.as_str(), got) {
                 (_, None) => true,
                 ("now_us", Some(Field::Integer(now))) => (from..=to).contains(now),
-                ("fence", Some(Field::Bytes(fence))) => {
-                    std::str::from_utf8(fence).is_ok_and(|fence| fence.parse::<redlatch::Fence>().is_ok())
-                }
                 ("label", Some(Field::Bytes(_))) | ("waiters", Some(Field::List(_))) => true,
-                ("fence" | "label" | "waiters" | "now_us", Some(_)) => false,
+                ("label" | "waiters" | "now_us", Some(_)) => false,
                 (_, Some(got)) => matches!(got, Field::Integer(0..)),
             };
             if !fits {
@@ -194,6 +200,36 @@ impl Run<'_> {
             Some(_) => Err(format!("the reply tells an owner token: {answer}")),
             None => Ok(()),
         }
+    }
+
+    fn key_text(&self) -> String {
+        String::from_utf8(self.key.clone()).expect("the lock of a case that looks into it has a name of text")
+    }
+
+    fn state(&mut self) -> LockState {
+        let key = self.key_text();
+        self.raw.lock(&key)
+    }
+
+    fn set_state(&mut self, fields: &[(String, Expr)]) -> Result<(), String> {
+        let (now, mut state) = (self.time(), self.state());
+        for (field, expr) in fields {
+            state.set(field, &self.value(expr, now)?);
+        }
+        self.raw.run(&[b"HSET", &self.key, b"state", &state.to_bytes()]).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    fn put_place(&mut self, ticket: i64, fields: &[(String, Expr)]) -> Result<(), String> {
+        let (now, key) = (self.time(), self.key_text());
+        let usual =
+            PlaceState { window_ms: 3000, lease_ms: 3000, retention_ms: 60_000, since_us: 1, ..PlaceState::default() };
+        let mut place = self.raw.place(&key, ticket).unwrap_or(usual);
+        for (field, expr) in fields {
+            place.set(field, &self.value(expr, now)?);
+        }
+        self.raw.put_place(&key, ticket, &place);
+        Ok(())
     }
 
     fn redis(&mut self, words: &[Expr], expected: &Expected) -> Result<(), String> {
@@ -310,32 +346,33 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(fields) = self.hash() else { return Ok(()) };
-        let fields: HashMap<String, String> = fields
-            .into_iter()
-            .map(|(field, value)| (field.escape_ascii().to_string(), value.escape_ascii().to_string()))
-            .collect();
-        let end = |name: &str| fields.get(name).map(|text| text.parse::<u64>().unwrap());
-        let first = end("parked").filter(|&ticket| ticket > 0).or(end("head")).unwrap_or(1);
-        let range = first..=end("tail").unwrap_or(0);
-        if end("tail").is_none() && (end("head").is_some() || end("parked").is_some()) {
-            return Err(format!("a queue without a tail: {fields:?}"));
+        let fields: HashMap<String, Vec<u8>> =
+            fields.into_iter().map(|(field, value)| (field.escape_ascii().to_string(), value)).collect();
+        let state = fields.get("state").map_or_else(LockState::default, |state| LockState::parse(state));
+        if state.tail > 0 && state.head > state.tail && state.parked == 0 {
+            return Err(format!("an empty queue stays: {state:?}"));
         }
-        let of = |ticket: &str| fields.get(&format!("place:{ticket}"))?.split(' ').nth(3);
+        if state.parked >= state.head && state.tail > 0 {
+            return Err(format!("nobody was stepped over: {state:?}"));
+        }
+        let first = if state.parked > 0 { state.parked } else { state.head };
+        let range = first..=state.tail;
+        let of = |ticket: i64| Some(PlaceState::parse(fields.get(&format!("place:{ticket}"))?).owner);
         for (field, value) in &fields {
             let ticket = match field.split_once(':') {
-                Some(("place", ticket)) => ticket,
+                Some(("place", ticket)) => ticket.parse().unwrap(),
                 Some(("waiter", owner)) => {
-                    let ticket = value.split(' ').next().unwrap();
-                    if of(ticket) != Some(owner) {
-                        return Err(format!("{field} has no place of its own: {fields:?}"));
+                    let ticket = ticket_of(value);
+                    if of(ticket).is_none_or(|waiter| waiter.escape_ascii().to_string() != owner) {
+                        return Err(format!("{field} has no place of its own: {state:?}"));
                     }
                     ticket
                 }
                 _ => continue,
             };
-            let owner = of(ticket).unwrap_or_default();
-            if !fields.contains_key(&format!("waiter:{owner}")) || !range.contains(&ticket.parse().unwrap()) {
-                return Err(format!("{field} is outside of the queue {range:?}: {fields:?}"));
+            let owner = of(ticket).unwrap_or_default().escape_ascii().to_string();
+            if !fields.contains_key(&format!("waiter:{owner}")) || !range.contains(&ticket) {
+                return Err(format!("{field} is outside of the queue {range:?}: {state:?}"));
             }
         }
         Ok(())

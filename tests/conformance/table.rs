@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use redlatch::bundle;
+use redlatch::bundle::{self, Argument};
 
 /// A claim and the steps that show it.
 pub struct Case {
@@ -52,6 +52,20 @@ pub enum Action {
     Hears {
         channel: String,
         words: Option<Vec<Pattern>>,
+    },
+    /// Fields of the lock's state are set.
+    State {
+        fields: Vec<(String, Expr)>,
+    },
+    /// A field of the lock's state is as it should be.
+    StateIs {
+        field: String,
+        pattern: Pattern,
+    },
+    /// A place of the queue is put under its ticket.
+    Place {
+        ticket: i64,
+        fields: Vec<(String, Expr)>,
     },
     /// The hash at the key has these fields and no others.
     Fields {
@@ -202,6 +216,15 @@ fn action(tokens: &[&str]) -> Result<Action, String> {
             names.sort();
             Action::Fields { names }
         }
+        ["state", field] if !field.contains('=') => match *expected {
+            [value] => Action::StateIs { field: field.to_owned(), pattern: pattern(value) },
+            _ => return Err("expects one value".to_owned()),
+        },
+        ["state", ..] => Action::State { fields: fields(&words[1..])? },
+        ["place", ticket, ..] => Action::Place {
+            ticket: ticket.parse().map_err(|_| "a place has a ticket".to_owned())?,
+            fields: fields(&words[2..])?,
+        },
         ["remember"] => Action::Remember,
         ["unchanged"] => Action::Unchanged,
         ["redis", ..] => Action::Redis {
@@ -223,6 +246,12 @@ fn action(tokens: &[&str]) -> Result<Action, String> {
         }
         [] => return Err("is empty".to_owned()),
     })
+}
+
+/// Words like `field=value`.
+fn fields(words: &[&str]) -> Result<Vec<(String, Expr)>, String> {
+    let field = |word: &&str| word.split_once('=').map(|(field, value)| (field.to_owned(), expr(value)));
+    words.iter().map(|word| field(word).ok_or_else(|| format!("{word} is not field=value"))).collect()
 }
 
 /// What an argument is when a step does not name it.
@@ -253,8 +282,11 @@ fn named(script: &str, given: &[&str]) -> Result<Vec<Expr>, String> {
     if let Some((unknown, _)) = given.iter().find(|(name, _)| known.iter().all(|arg| arg.name != *name)) {
         return Err(format!("{script} has no argument {unknown}"));
     }
+    let is_optional = |arg: &&Argument| arg.meaning.starts_with("waiters only");
+    let waits = known.iter().filter(is_optional).any(|arg| given.iter().any(|(name, _)| arg.name == *name));
     Ok(known
         .iter()
+        .filter(|arg| waits || !is_optional(arg))
         .map(|arg| {
             expr(
                 given.iter().find(|(name, _)| arg.name == *name).map_or_else(|| default(&arg.name), |(_, value)| value),

@@ -239,6 +239,9 @@ fn call(kind: &str, verb: &str, lock: usize, given: &[(&str, &str)]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(script.digest().as_str()).arg(1).arg(key(kind, lock));
     for argument in &script.header().args {
+        if argument.meaning.starts_with("waiters only") && !given.iter().any(|(name, _)| *name == "queue_ms") {
+            continue;
+        }
         let given = given.iter().find(|(name, _)| *name == argument.name);
         command.arg(given.map_or_else(|| usual(&argument.name), |(_, value)| value));
     }

@@ -74,7 +74,7 @@ async fn s14_a_lease_is_renewed_through_steps_of_the_clock_by_less_than_it_has_l
         let moved = clocked.set(ahead_us);
         assert!(moved.abs() > 300_000, "the fault bites: {moved}");
         let mut raw = Raw::connect(&clocked.server);
-        let mut end = || raw.must::<u64>(&["HGET", "redlatch:m1:n", "deadline_ms"]);
+        let mut end = || raw.lock("redlatch:m1:n").deadline_ms;
         let before_renewal = end();
         while end() == before_renewal {
             assert!(!lease.is_lost());

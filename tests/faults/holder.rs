@@ -150,7 +150,7 @@ async fn c10_ten_thousand_waiters_of_one_process_cost_two_calls_each() {
         })
         .collect();
     let mut raw = Raw::connect(&server);
-    while raw.must::<u64>(&["HGET", "redlatch:m1:n", "tail"]) < WAITERS {
+    while raw.lock("redlatch:m1:n").tail.unsigned_abs() < WAITERS {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let channels: Vec<String> = raw.must(&["PUBSUB", "CHANNELS"]);

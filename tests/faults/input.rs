@@ -100,7 +100,7 @@ async fn i6_owner_tokens_have_a_length_and_no_two_are_the_same() {
         let args = AcquireArgs {
             owner,
             ttl: Duration::from_secs(1),
-            queue: Duration::ZERO,
+            queue: Duration::from_secs(1),
             claim: Duration::from_secs(1),
             not_after_us: None,
             fence_floor: None,
@@ -131,7 +131,7 @@ async fn i7_a_fence_that_cannot_rise_any_more_is_a_definite_error() {
     let client = Client::connect(&server.url()).await.unwrap();
     drop(client.mutex("n").unwrap().acquire().await.unwrap());
     client.settle().await;
-    Raw::connect(&server).must::<i64>(&["HSET", "redlatch:m1:n", "fence", "9007199254740991"]);
+    Raw::connect(&server).edit_lock("redlatch:m1:n", |lock| lock.fence = 9_007_199_254_740_991);
     let error = client.mutex("n").unwrap().try_acquire().await.err().expect("there is no higher fence");
     assert_eq!((error.kind(), error.code()), (ErrorKind::Refused, Some("FENCEEXHAUSTED")), "{error}");
     assert_bitten(Raw::connect(&server).errors("FENCEEXHAUSTED"));

@@ -31,16 +31,16 @@ fn impatient() -> ClientBuilder {
 fn holder(server: &Server, name: &str) -> Option<(String, u64)> {
     let key = format!("redlatch:m1:{name}");
     let mut raw = Raw::connect(server);
-    let fields = ["HMGET", key.as_str(), "deadline_ms", "owner", "fence"];
-    let (deadline, owner, fence): (Option<u64>, Option<String>, Option<u64>) = raw.must(&fields);
-    let now_ms = raw.now_ms();
-    deadline.filter(|deadline| *deadline > now_ms).and(owner).zip(fence)
+    let lock = raw.lock(&key);
+    let now_ms = i64::try_from(raw.now_ms()).unwrap();
+    (lock.deadline_ms > now_ms + lock.behind_ms).then(|| (lock.holder(), lock.fence.unsigned_abs()))
 }
 
 /// Whether nobody holds the mutex `name` and nobody waits for it.
 fn is_quiet(server: &Server, name: &str) -> bool {
-    let fields: Vec<String> = Raw::connect(server).must(&["HKEYS", &format!("redlatch:m1:{name}")]);
-    holder(server, name).is_none() && !fields.iter().any(|field| field == "tail" || field.contains(':'))
+    let (mut raw, key) = (Raw::connect(server), format!("redlatch:m1:{name}"));
+    let fields: Vec<String> = raw.must(&["HKEYS", &key]);
+    holder(server, name).is_none() && !raw.lock(&key).is_queue_open() && !fields.iter().any(|field| field.contains(':'))
 }
 
 /// How many script calls the server has served.

@@ -33,7 +33,7 @@ async fn live(server: &Server, client: &Client, other: &Client) {
         let lock = other.mutex("n").unwrap();
         async move { lock.acquire().await.unwrap() }
     });
-    while Raw::connect(server).must::<u64>(&["HEXISTS", "redlatch:m1:n", "tail"]) == 0 {
+    while !Raw::connect(server).lock("redlatch:m1:n").is_queue_open() {
         tokio::task::yield_now().await;
     }
     lease.extend(Duration::from_secs(20)).await.unwrap();
@@ -46,7 +46,7 @@ async fn live(server: &Server, client: &Client, other: &Client) {
     assert!(next.fence().get() > fence);
     // This one waits in the queue behind the proxy.
     let queued = tokio::spawn(async move { lock.acquire().await.unwrap() });
-    while Raw::connect(server).must::<u64>(&["HEXISTS", "redlatch:m1:n", "tail"]) == 0 {
+    while !Raw::connect(server).lock("redlatch:m1:n").is_queue_open() {
         tokio::task::yield_now().await;
     }
     let before = next.fence();
@@ -218,7 +218,7 @@ async fn n6_a_waiter_whose_connection_swallows_its_grant_asks_in_time() {
         let lock = client.mutex("n").unwrap();
         async move { lock.acquire().await.unwrap() }
     });
-    while Raw::connect(&server).must::<u64>(&["HEXISTS", "redlatch:m1:n", "tail"]) == 0 {
+    while !Raw::connect(&server).lock("redlatch:m1:n").is_queue_open() {
         tokio::task::yield_now().await;
     }
     let swallowed = AtomicU64::new(0);
@@ -246,7 +246,7 @@ async fn n8_a_message_lost_with_its_subscription_costs_one_heartbeat() {
             let lock = lock.clone();
             async move { lock.acquire().await.unwrap().release().await }
         });
-        while admin.must::<u64>(&["HEXISTS", "redlatch:m1:n", "tail"]) == 0 {
+        while !admin.lock("redlatch:m1:n").is_queue_open() {
             tokio::task::yield_now().await;
         }
         // The release and the kill race: the message goes to a subscriber that is gone, or is never sent.

@@ -35,7 +35,7 @@ async fn enqueue(client: &Client, owner: &str, inbox: &str) -> Acquire {
 
 async fn joined(server: &Server, count: u64) {
     let mut raw = Raw::connect(server);
-    while raw.must::<Option<u64>>(&["HGET", KEY, "tail"]).unwrap_or(0) < count {
+    while raw.lock(KEY).tail.unsigned_abs() < count {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -148,15 +148,14 @@ async fn q4_a_waiter_that_lost_its_place_takes_another_one() {
     let held = lock.acquire().await.unwrap();
     let waiter = tokio::spawn(async move { lock.acquire().await.unwrap() });
     joined(&server, 1).await;
-    // Its window is over, and a newcomer's call clears the place away.
+    // As when its window was over at a hand-off.
     let mut raw = Raw::connect(&server);
-    let place: String = raw.must(&["HGET", KEY, "place:1"]);
-    let (_, rest) = place.split_once(' ').unwrap();
-    raw.must::<u64>(&["HSET", KEY, "place:1", &format!("1 {rest}")]);
+    let owner = String::from_utf8(raw.place(KEY, 1).unwrap().owner).unwrap();
+    raw.must::<u64>(&["HDEL", KEY, "place:1", &format!("waiter:{owner}")]);
     let other = client.mutex("n").unwrap();
     let newcomer = tokio::spawn(async move { other.acquire().await.unwrap() });
     joined(&server, 3).await;
-    assert!(!raw.must::<bool>(&["HEXISTS", KEY, "place:1"]));
+    assert_eq!(raw.place(KEY, 1), None);
     held.release().await.unwrap();
     newcomer.await.unwrap().release().await.unwrap();
     waiter.await.unwrap().release().await.unwrap();
@@ -199,7 +198,7 @@ async fn q7_a_release_before_the_subscription_is_confirmed_is_not_missed() {
     proxy.rule(move |command| command.is("SUBSCRIBE").then_some(Fault::HoldReply(late)));
     let waiter = tokio::spawn(async move { client.mutex("n").unwrap().acquire().await.unwrap() });
     tokio::time::sleep(late / 4).await;
-    assert!(!Raw::connect(&server).must::<bool>(&["HEXISTS", KEY, "tail"]), "no place before the subscription");
+    assert!(!Raw::connect(&server).lock(KEY).is_queue_open(), "no place before the subscription");
     held.release().await.unwrap();
     waiter.await.unwrap().release().await.unwrap();
     super::assert_bitten(proxy.bites());
@@ -228,7 +227,7 @@ async fn q9_a_newcomer_does_not_take_a_free_lock_from_those_who_wait() {
         async move { lock.acquire().await.unwrap() }
     });
     joined(&server, 1).await;
-    Raw::connect(&server).must::<u64>(&["HSET", KEY, "deadline_ms", "1"]);
+    Raw::connect(&server).edit_lock(KEY, |lock| lock.deadline_ms = 1);
     assert!(lock.try_acquire().await.unwrap().granted().is_none());
     let lease = waiter.await.unwrap();
     assert_eq!(holder(&server, "n").unwrap().0, lease.owner_token());
@@ -241,13 +240,14 @@ async fn q10_a_full_queue_says_so_and_takes_nobody() {
     let _held = client.mutex("n").unwrap().acquire().await.unwrap();
     enqueue(&client, "first", "").await;
     let mut raw = Raw::connect(&server);
-    let fill = "for n = 2, 100000 do \
-                redis.call('HSET', KEYS[1], 'place:' .. n, '9999999999999 3000 0 w' .. n .. '  ', 'waiter:w' .. n, n .. ' 1') \
-                end return redis.call('HSET', KEYS[1], 'tail', 100000)";
+    let fill = "for n = 2, 100000 do local w = 'w' .. n \
+                redis.call('HSET', KEYS[1], 'place:' .. n, struct.pack('<dBBHdddd', 9999999999999, #w, 0, 0, 3000, 3000, \
+                60000, 1) .. w, 'waiter:' .. w, struct.pack('<dd', n, 1)) end return 1";
     raw.must::<i64>(&["EVAL", fill, "1", KEY]);
+    raw.edit_lock(KEY, |lock| lock.tail = 100_000);
     let error = client.mutex("n").unwrap().acquire().await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.to_string().contains("100000 waiters are in the queue"), "{error}");
-    assert_eq!(raw.must::<u64>(&["HGET", KEY, "tail"]), 100_000, "no place more");
+    assert_eq!(raw.lock(KEY).tail, 100_000, "no place more");
     assert!(calls(&server) > 0);
 }

@@ -15,7 +15,10 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use crate::{
     conformance::{Sources, shipped},
     mutants::worst_faults,
-    support::Server,
+    support::{
+        Server,
+        lock::{LockState, PlaceState, ticket_of},
+    },
 };
 
 type Owner = u8;
@@ -123,7 +126,7 @@ impl Model {
             return "granted";
         }
         if !waits {
-            self.forget_but(owner);
+            self.forget();
             return "held";
         }
         let place = Waiter { owner, listens, open: true };
@@ -185,20 +188,9 @@ impl Model {
         }
     }
 
-    /// Drops waiters whose window is over, as far as one sees them from the front.
+    /// Drops waiters that were stepped over and whose window is over, as far as one sees them from the front. Others go
+    /// with the next hand-off.
     fn forget(&mut self) {
-        self.forget_but(Owner::MAX);
-    }
-
-    /// The same; who asks keeps its place.
-    fn forget_but(&mut self, owner: Owner) {
-        while self.queue.front().is_some_and(|waiter| !waiter.open && waiter.owner != owner) {
-            self.queue.pop_front();
-        }
-        self.forget_passed();
-    }
-
-    fn forget_passed(&mut self) {
         while self.passed.front().is_some_and(|waiter| !waiter.open) {
             self.passed.pop_front();
         }
@@ -222,7 +214,7 @@ fn answer(place: &mut impl Place, call: &Call) -> (String, Option<u64>) {
             let (owner, queue) = (name(owner), if waits { "60000" } else { "0" });
             // Nobody is subscribed to that channel: with inbox_here it proves that the waiter is gone.
             let here = if listens { "0" } else { "1" };
-            let rest = ["600000", queue, "60000", "0", "0", "60000", &owner, "channel", here];
+            let rest = ["600000", "0", "0", "60000", &owner, queue, "60000", "channel", here];
             place.script("mutex/acquire", &[&[owner.as_str()], &rest[..]].concat())
         }
         Call::Extend { owner, short } => {
@@ -231,26 +223,30 @@ fn answer(place: &mut impl Place, call: &Call) -> (String, Option<u64>) {
         Call::Release { owner } => place.script("mutex/release", &[&name(owner)]),
         Call::ForceRelease => place.script("mutex/force_release", &[]),
         Call::ClockStepsBack => {
-            if let Some(fence) = place.field("fence") {
-                place.set_field("fence", &(fence.parse::<u64>().unwrap() + 3_600_000_000).to_string());
-            }
+            edit(place, |lock| lock.fence += 3_600_000_000);
             (String::new(), None)
         }
         Call::LeaseEnds => {
-            if place.field("deadline_ms").is_some() {
-                place.set_field("deadline_ms", "1");
-            }
+            edit(place, |lock| lock.deadline_ms = lock.deadline_ms.min(1));
             (String::new(), None)
         }
         Call::WindowEnds { owner } => {
             if let Some(record) = place.field(&format!("waiter:{}", name(owner))) {
-                let field = format!("place:{}", record.split(' ').next().unwrap());
-                let text = place.field(&field).unwrap();
-                let (_, rest) = text.split_once(' ').unwrap();
-                place.set_field(&field, &format!("1 {rest}"));
+                let field = format!("place:{}", ticket_of(&record));
+                let open = PlaceState::parse(&place.field(&field).unwrap());
+                place.set_field(&field, &PlaceState { closes_ms: 1, ..open }.to_bytes());
             }
             (String::new(), None)
         }
+    }
+}
+
+/// Changes the state of a lock that there is.
+fn edit(place: &mut impl Place, change: impl FnOnce(&mut LockState)) {
+    if let Some(state) = place.field("state") {
+        let mut lock = LockState::parse(&state);
+        change(&mut lock);
+        place.set_field("state", &lock.to_bytes());
     }
 }
 

@@ -6,7 +6,7 @@ use redlatch::bundle;
 use crate::{
     conformance::Sources,
     simulation::{Reply, Scripted},
-    support::{Raw, Server},
+    support::{Raw, Server, lock::LockState},
 };
 
 const KEY: &str = "redlatch:m1:model";
@@ -25,8 +25,12 @@ pub trait Place {
     fn clear(&mut self);
     /// The reply of a script.
     fn run(&mut self, script: &str, args: &[&str]) -> Value;
-    fn field(&mut self, field: &str) -> Option<String>;
-    fn set_field(&mut self, field: &str, value: &str);
+    fn field(&mut self, field: &str) -> Option<Vec<u8>>;
+    fn set_field(&mut self, field: &str, value: &[u8]);
+
+    fn lock(&mut self) -> LockState {
+        self.field("state").map_or_else(LockState::default, |state| LockState::parse(&state))
+    }
 
     /// The word of a reply, and the fence in it.
     fn script(&mut self, name: &str, args: &[&str]) -> (String, Option<u64>) {
@@ -45,11 +49,11 @@ pub trait Place {
         let held = fields.remove(0) == Value::Int(1);
         type Reply = (i64, i64, u64, String, i64, i64, Vec<(i64, i64, i64, String)>);
         let (_, now_us, fence, label, _, _, waiters): Reply = redis::from_redis_value(Value::Array(fields)).unwrap();
-        let deadline_ms = self.field("deadline_ms").map_or(0, |text| text.parse().unwrap());
+        let lock = self.lock();
         State {
             holder: held.then_some(label),
             fence,
-            left_ms: deadline_ms - now_us / 1000,
+            left_ms: lock.deadline_ms - lock.behind_ms - now_us / 1000,
             waiters: waiters.into_iter().map(|(_, _, _, label)| label).collect(),
         }
     }
@@ -77,12 +81,12 @@ impl Place for Real {
         self.raw.run(&words).unwrap()
     }
 
-    fn field(&mut self, field: &str) -> Option<String> {
+    fn field(&mut self, field: &str) -> Option<Vec<u8>> {
         self.raw.must(&["HGET", KEY, field])
     }
 
-    fn set_field(&mut self, field: &str, value: &str) {
-        let _: u8 = self.raw.must(&["HSET", KEY, field, value]);
+    fn set_field(&mut self, field: &str, value: &[u8]) {
+        self.raw.run(&[b"HSET", KEY.as_bytes(), field.as_bytes(), value]).unwrap();
     }
 }
 
@@ -108,13 +112,13 @@ impl Place for Simulated {
         value(self.scripted.run(script, KEY.as_bytes(), &args))
     }
 
-    fn field(&mut self, field: &str) -> Option<String> {
+    fn field(&mut self, field: &str) -> Option<Vec<u8>> {
         let server = self.scripted.server();
-        server.fields(KEY.as_bytes()).find(|(name, _)| *name == field).map(|(_, value)| value.to_owned())
+        server.fields(KEY.as_bytes()).find(|(name, _)| *name == field.as_bytes()).map(|(_, value)| value.to_owned())
     }
 
-    fn set_field(&mut self, field: &str, value: &str) {
-        self.scripted.server().set_field(KEY.as_bytes(), field, value);
+    fn set_field(&mut self, field: &str, value: &[u8]) {
+        self.scripted.server().set_field(KEY.as_bytes(), field.as_bytes(), value);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{driver, fence, number, redis_and_nginx, text};
 use crate::support::nginx::Config;
-use crate::support::{Server, signal};
+use crate::support::{Raw, Server, signal};
 
 #[test]
 fn a_lease_is_over_at_its_local_deadline() {
@@ -71,7 +71,7 @@ fn a_lease_that_is_over_here_stays_lost_even_if_the_server_would_extend_it() {
     let answer = thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         super::until("it is held", || super::ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
-        let owner: String = super::ask(&redis, &["HGET", "redlatch:m1:n", "owner"]);
+        let owner = Raw::connect(&redis).lock("redlatch:m1:n").holder();
         let elsewhere = nginx.call("extend", &[("name", "n"), ("owner", &owner), ("ttl", "60")]);
         assert!(number(&elsewhere, "remaining") > 59.0, "{elsewhere}");
         holder.join().unwrap()

@@ -89,9 +89,8 @@ fn a_lost_lease_stores_nothing_even_if_nobody_else_has_filled() {
     let answer = stopped_in_its_fill(&node, "/flight?key=k&value=late&hold=1", || {
         until("the lease is over", || {
             ask::<i64>(&redis, &["EXISTS", "redlatch:m1:k"]) == 1 && {
-                let (granted, now): (String, (u64, u64)) =
-                    (ask(&redis, &["HGET", "redlatch:m1:k", "deadline_ms"]), ask(&redis, &["TIME"]));
-                granted.parse::<u64>().unwrap() + 50 < now.0 * 1000 + now.1 / 1000
+                let mut raw = Raw::connect(&redis);
+                raw.lock("redlatch:m1:k").deadline_ms.unsigned_abs() + 50 < raw.now_ms()
             }
         });
     });

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{ask, fence, number, redis_and_nginx, text};
 use crate::support::nginx::Config;
-use crate::support::{Server, setting};
+use crate::support::{Raw, Server, setting};
 
 #[test]
 fn grants_a_free_name_with_a_fence_and_the_remaining_time() {
@@ -22,7 +22,7 @@ fn grants_a_free_name_with_a_fence_and_the_remaining_time() {
 fn the_same_name_is_the_same_key_for_everybody() {
     let (redis, nginx) = redis_and_nginx();
     let lease = nginx.call("try_acquire", &[("name", "orders/42"), ("o.namespace", "shop")]);
-    let owner: String = ask(&redis, &["HGET", "shop:m1:orders/42", "owner"]);
+    let owner = Raw::connect(&redis).lock("shop:m1:orders/42").holder();
     assert_eq!(text(&lease, "owner"), owner);
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{ask, driver, fence, inspect, text, until};
 use crate::support::nginx::{Config, Nginx};
-use crate::support::{Fault, Proxy, Raw, Server, say};
+use crate::support::{Fault, Proxy, Raw, Server, lock::PlaceState, say};
 
 const CHANNEL_DENIALS: [&str; 4] = [
     "NOPERM this user has no permissions to access one of the channels used as arguments",
@@ -22,15 +22,21 @@ fn behind(proxy: &Proxy, options: &str) -> Nginx {
     Config::new(&format!("port = {port}, {options}")).workers(1).start()
 }
 
-/// Field of the only place in the queue: window, lease, inbox_here, owner, inbox, label.
-fn place(redis: &Server, field: usize) -> String {
-    let fields: Vec<String> = ask(redis, &["HGETALL", "redlatch:m1:n"]);
-    let place = fields.chunks(2).find(|pair| pair[0].starts_with("place:")).map(|pair| pair[1].clone());
-    place.unwrap_or_default().split(' ').nth(field).unwrap_or_default().to_owned()
+/// The only place in the queue.
+fn place(redis: &Server) -> Option<PlaceState> {
+    let mut raw = Raw::connect(redis);
+    let fields: Vec<String> = raw.must(&["HKEYS", "redlatch:m1:n"]);
+    let ticket = fields.iter().find_map(|field| field.strip_prefix("place:")?.parse().ok())?;
+    raw.place("redlatch:m1:n", ticket)
 }
 
 fn waits(redis: &Server) -> bool {
-    !place(redis, 3).is_empty()
+    place(redis).is_some()
+}
+
+/// Whether its waiter counts on messages.
+fn hears(redis: &Server) -> Option<bool> {
+    place(redis).map(|place| place.here)
 }
 
 fn acquire(redis: &Server) -> Nginx {
@@ -40,7 +46,7 @@ fn acquire(redis: &Server) -> Nginx {
 }
 
 fn release(redis: &Server, holder: &Nginx) {
-    let owner: String = ask(redis, &["HGET", "redlatch:m1:n", "owner"]);
+    let owner = Raw::connect(redis).lock("redlatch:m1:n").holder();
     assert_eq!(holder.call("release", &[("name", "n"), ("owner", &owner)])["released"], true);
 }
 
@@ -89,7 +95,7 @@ fn a_first_subscription_that_is_refused_for_a_moment_is_made_again() {
     });
     thread::scope(|scope| {
         let waiter = scope.spawn(|| hold(&nginx));
-        until("it waits with an inbox", || place(&redis, 2) == "1");
+        until("it waits with an inbox", || hears(&redis) == Some(true));
         release(&redis, &holder);
         assert_eq!(waiter.join().unwrap()["released"], true);
     });
@@ -105,18 +111,18 @@ fn where_the_channel_is_denied_in_any_words_the_waiter_of_that_connection_has_no
         let holder = acquire(&redis);
         thread::scope(|scope| {
             let waiter = scope.spawn(|| hold(&nginx));
-            until("it has an inbox", || place(&redis, 2) == "1");
+            until("it has an inbox", || hears(&redis) == Some(true));
             proxy.rule(move |command| command.is("SUBSCRIBE").then_some(Fault::Refuse(error)));
             proxy.cut();
-            until("it waits without", || place(&redis, 2) == "0" && place(&redis, 4).is_empty());
+            until("it waits without", || place(&redis).is_some_and(|place| !place.here && place.inbox.is_empty()));
             assert!(proxy.bites() >= 1);
             // The next connection may have one again.
             proxy.pass();
             proxy.cut();
-            until("it has an inbox again", || place(&redis, 2) == "1");
+            until("it has an inbox again", || hears(&redis) == Some(true));
             proxy.rule(move |command| command.is("SUBSCRIBE").then_some(Fault::Refuse(error)));
             proxy.cut();
-            until("it waits without", || place(&redis, 2) == "0");
+            until("it waits without", || hears(&redis) == Some(false));
             release(&redis, &holder);
             assert_eq!(waiter.join().unwrap()["released"], true);
         });
@@ -134,9 +140,9 @@ fn contenders_do_not_starve_who_has_lost_the_right_to_its_channel() {
     let holder = acquire(&redis);
     thread::scope(|scope| {
         let waiter = scope.spawn(|| hold(&nginx));
-        until("it waits", || place(&redis, 2) == "1");
+        until("it waits", || hears(&redis) == Some(true));
         ask::<()>(&redis, &["ACL", "SETUSER", "app", "resetchannels"]);
-        until("it waits without an inbox", || place(&redis, 2) == "0");
+        until("it waits without an inbox", || hears(&redis) == Some(false));
         let started = Instant::now();
         let contenders: Vec<_> = (0..3)
             .map(|_| {
@@ -174,7 +180,8 @@ struct Heard<'a> {
 impl<'a> Heard<'a> {
     fn new(redis: &'a Server) -> Self {
         until("it waits", || waits(redis));
-        let (owner, inbox) = (place(redis, 3), place(redis, 4));
+        let waiting = place(redis).unwrap();
+        let (owner, inbox) = [waiting.owner, waiting.inbox].map(|word| String::from_utf8(word).unwrap()).into();
         Self { redis, raw: Raw::connect(redis), owner, inbox }
     }
 
@@ -265,7 +272,7 @@ fn a_forged_message_is_asked_about_and_the_waiter_goes_on_waiting_in_its_place()
         ] {
             heard.told(&forged);
             assert!(!waiter.is_finished(), "it took {forged:?}");
-            assert_eq!(place(&redis, 3), heard.owner, "it keeps its place after {forged:?}");
+            assert_eq!(place(&redis).unwrap().owner, heard.owner.as_bytes(), "it keeps its place after {forged:?}");
         }
         assert_eq!(driver(&nginx)["counts"]["granted"], 0);
         release(&redis, &holder);

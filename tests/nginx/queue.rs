@@ -129,7 +129,7 @@ fn q4_a_waiter_that_was_stopped_beyond_its_window_asks_again() {
         let sleeper = scope.spawn(|| hold(&nginx, "0"));
         until("it waits", || inspect(&other, "n")[6] == 1);
         nginx.workers().iter().for_each(|&worker| signal(worker, "STOP"));
-        let place = ask::<String>(&redis, &["HGET", "redlatch:m1:n", "tail"]);
+        let place = Raw::connect(&redis).lock("redlatch:m1:n").tail;
         thread::sleep(Duration::from_millis(700));
         other.call("release", &[("name", "n"), ("owner", text(&first, "owner"))]);
         let barge = other.call("acquire", &[("name", "n"), ("wait", "20")]);

@@ -4,7 +4,7 @@ use std::thread;
 
 use super::{ask, inspect, number, redis_and_nginx, text, until};
 use crate::support::nginx::Config;
-use crate::support::{Server, say, signal};
+use crate::support::{Raw, Server, say, signal};
 
 #[test]
 fn a_held_lease_outlives_its_ttl() {
@@ -133,7 +133,7 @@ fn an_extend_that_is_answered_for_another_grant_is_lost() {
     let answer = thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         until("it is held", || ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
-        ask::<i64>(&redis, &["HINCRBY", "redlatch:m1:n", "fence", "1"]);
+        Raw::connect(&redis).edit_lock("redlatch:m1:n", |lock| lock.fence += 1);
         holder.join().unwrap()
     });
     assert_eq!(text(&answer, "error"), "lost", "{answer}");
@@ -148,9 +148,7 @@ fn an_extend_moves_the_deadline_to_what_the_server_says_is_left() {
     let answer = thread::scope(|scope| {
         let holder = scope.spawn(|| nginx.call("hold_and_extend", &params));
         until("it is held", || ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
-        let deadline: i64 = ask(&redis, &["HGET", "redlatch:m1:n", "deadline_ms"]);
-        let stepped = (deadline - 57_000).to_string();
-        ask::<i64>(&redis, &["HSET", "redlatch:m1:n", "deadline_ms", &stepped]);
+        Raw::connect(&redis).edit_lock("redlatch:m1:n", |lock| lock.deadline_ms -= 57_000);
         holder.join().unwrap()
     });
     let remaining = number(&answer, "remaining");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{ask, driver, text, until};
 use crate::support::nginx::{Config, Nginx};
-use crate::support::{Server, say};
+use crate::support::{Raw, Server, say};
 
 /// `/occupy?count=8&seconds=5` starts timers that run for so long; `/timers` says how many run.
 const OCCUPY: &str = r#"
@@ -62,7 +62,7 @@ fn what_was_posted_is_sent_when_nginx_has_a_timer_again() {
     let lease = other.call("try_acquire", &[("name", "n"), ("ttl", "600")]);
     let nginx = occupied(&redis, "3");
     assert_eq!(nginx.get(&format!("/posted?owner={}", text(&lease, "owner"))).1, "true\n");
-    until("it is released", || ask::<i64>(&redis, &["HEXISTS", "redlatch:m1:n", "deadline_ms"]) == 0);
+    until("it is released", || !Raw::connect(&redis).lock("redlatch:m1:n").has_lease());
     assert!(nginx.error_log().contains("lua_max_running_timers are not enough"), "it bit: {}", nginx.error_log());
 }
 

@@ -2,7 +2,7 @@
 
 mod versions;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use redlatch::bundle::{self, Header, Script};
 
@@ -69,14 +69,16 @@ fn every_argument_is_bound_to_its_name() {
 #[test]
 fn keys_and_arguments_are_counted_before_anything_else() {
     every_script(|header, code| {
-        let args = match header.args.len() {
-            0 => "no argument".to_owned(),
-            1 => "1 argument".to_owned(),
-            count => format!("{count} arguments"),
+        let all = header.args.len();
+        let least = header.args.iter().filter(|arg| !arg.meaning.starts_with("waiters only: ")).count();
+        let (check, args) = match (least, all) {
+            (0, 0) => ("~= 0".to_owned(), "no argument".to_owned()),
+            (1, 1) => ("~= 1".to_owned(), "1 argument".to_owned()),
+            _ if least == all => (format!("~= {all}"), format!("{all} arguments")),
+            _ => (format!("~= {least} and #ARGV ~= {all}"), format!("{least} or {all} arguments")),
         };
         let check = format!(
-            "if #KEYS ~= 1 or #ARGV ~= {} then\n  return redis.error_reply('BADARG {} takes 1 key and {args}')\nend\n",
-            header.args.len(),
+            "if #KEYS ~= 1 or #ARGV {check} then\n  return redis.error_reply('BADARG {} takes 1 key and {args}')\nend\n",
             header.name
         );
         let at = code.find(&check).ok_or_else(|| format!("does not contain\n{check}"))?;
@@ -103,7 +105,9 @@ fn error_codes_of_the_header_are_those_of_the_code() {
         let mut raised: BTreeSet<String> =
             after(code, "redis.error_reply('", |c| c.is_ascii_uppercase()).into_iter().map(str::to_owned).collect();
         // Raised by the server at the first read, which every script makes through pcall and passes on.
-        if code.contains("= redis.pcall('HMGET', KEYS[1]") || code.contains("= redis.pcall('GET', KEYS[1]") {
+        if ["HGET", "HMGET"].iter().any(|read| code.contains(&format!("= redis.pcall('{read}', KEYS[1]")))
+            || code.contains("= redis.pcall('GET', KEYS[1]")
+        {
             raised.insert("WRONGTYPE".to_owned());
         }
         same("errors", header.errors.iter().map(|(code, _)| code.clone()).collect(), raised)
@@ -136,9 +140,9 @@ fn outcome_numbers_of_the_header_are_those_of_the_code() {
     every_script(|header, code| {
         let mut numbers = BTreeSet::new();
         for list in returned(code) {
-            // A literal, `x and 1 or 2`, or a local `outcome` that numbers are assigned to.
-            if list[0] == "outcome" {
-                let values = after(code, "outcome = ", |c| c.is_ascii_digit());
+            // A literal, `x and 1 or 2`, or a local `code` that numbers are assigned to.
+            if list[0] == "code" {
+                let values = after(code, "code = ", |c| c.is_ascii_digit());
                 numbers.extend(values.into_iter().filter(|value| !value.is_empty()).map(|v| v.parse::<i64>().unwrap()));
             } else if let Some((_, either)) = list[0].split_once(" and ") {
                 numbers.extend(either.split(" or ").map(|value| value.parse::<i64>().unwrap()));
@@ -186,21 +190,22 @@ fn headers_name_a_version_that_is_shipped_and_a_server_that_is_supported() {
     }
 }
 
+/// What several scripts share is written once, in lua/parts, and put into them by a command.
 #[test]
-fn the_hand_off_passage_is_the_same_in_all_scripts_that_have_it() {
-    let passages: Vec<(&str, &str)> = scripts()
-        .iter()
-        .filter_map(|script| {
-            let (_, rest) = text(script).split_once("\n-- hand-off passage: ")?;
-            let (passage, _) = rest.split_once("\n-- end of the hand-off passage\n").expect("the passage ends");
-            Some((script.name(), passage))
-        })
-        .collect();
-    let names: Vec<&str> = passages.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["mutex/acquire", "mutex/force_release", "mutex/release"]);
-    for (name, passage) in &passages {
-        assert_eq!(*passage, passages[0].1, "{name} and mutex/acquire differ");
+fn the_scripts_have_the_parts_as_they_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let lua = Path::new(env!("CARGO_MANIFEST_DIR")).join("lua");
+    let copied =
+        Command::new("cp").arg("-r").args([lua.join("parts"), lua.join("scripts")]).arg(folder.path()).status();
+    assert!(copied.unwrap().success());
+    assert!(Command::new(folder.path().join("parts/stamp")).status().unwrap().success());
+    for script in scripts() {
+        let path = format!("scripts/{}.v{}.lua", script.name(), script.version());
+        let stamped = std::fs::read_to_string(folder.path().join(&path)).unwrap();
+        assert_eq!(stamped, text(script), "{path} is not what `make scripts` writes");
     }
+    let shared = scripts().iter().filter(|script| text(script).contains("\n-- part: first_open\n")).count();
+    assert_eq!(shared, 2);
 }
 
 #[test]

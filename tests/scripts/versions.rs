@@ -42,7 +42,7 @@ impl Mixed {
     }
 
     fn acquire(&mut self, version: usize, key: &str, owner: &str, queue_ms: &str) -> (i64, i64) {
-        let args = [owner, "10000", queue_ms, "3000", "0", "0", "3600000", "label", "", "0"];
+        let args = [owner, "10000", "0", "0", "3600000", "label", queue_ms, "3000", "", "0"];
         let reply = self.call("mutex/acquire", version, key, &args);
         let number = |value: &redis::Value| match value {
             redis::Value::Int(number) => *number,

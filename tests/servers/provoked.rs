@@ -44,7 +44,7 @@ async fn whatever_the_acl_denies_is_a_denial() {
     acquire(&server.url()).await.unwrap();
     let users = [
         ("command", vec!["+@all", "-hset", "~*"]),
-        ("read", vec!["+@all", "-hmget", "~*"]),
+        ("read", vec!["+@all", "-hget", "~*"]),
         ("clock", vec!["+@all", "-time", "~*"]),
         ("key", vec!["+@all", "~other*"]),
         ("script", vec!["+@all", "-evalsha", "~*"]),

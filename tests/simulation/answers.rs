@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     check::{Lock, Verb},
     server::{Reply, Server},
-    world::{Call, code, field, number},
+    world::{Call, FLOOR, NOT_AFTER, WINDOW, code, field, number},
 };
 
 /// A call that the server has just served.
@@ -55,6 +55,10 @@ impl Answers {
         if !says {
             return Err(format!("G7: the answer {code} to {verb:?} by {owner} is not so"));
         }
+        let told_ms = served.now_ms() + field(served.reply, 1) as i64;
+        if holds && code == 1 && served.after.holder.as_ref().is_some_and(|(_, deadline)| *deadline > told_ms) {
+            return Err(format!("G4: {owner} got a longer lease than it was told"));
+        }
         match verb {
             Verb::Acquire => self.acquired(served, code)?,
             Verb::Extend => served.extended()?,
@@ -89,9 +93,9 @@ impl Answers {
         let owner = &served.call.owner;
         if code == 2 {
             let longest = self.windows.entry(owner.clone()).or_default();
-            *longest = (*longest).max(served.number(2));
+            *longest = (*longest).max(served.number(WINDOW));
         }
-        let [not_after_us, floor] = [4, 5].map(|at| served.number(at));
+        let [not_after_us, floor] = [NOT_AFTER, FLOOR].map(|at| served.number(at));
         let is_late = not_after_us > 0 && served.server.clock_us > not_after_us;
         if is_late != (code == 4) {
             return Err(format!("G7: {owner} asked for an answer until {not_after_us} and got {code}"));
@@ -135,11 +139,16 @@ impl Served<'_> {
         }
     }
 
-    /// Under the same lease: whoever has become the head of the queue is told so, by the reply or by a message.
+    /// Under the same lease: whoever has become the head of the queue, and would ask only after its end, is told so, by
+    /// the reply or by a message.
     fn told_head(&self, inbox: impl Fn(&str) -> Option<Vec<u8>>) -> Result<(), String> {
         let is_same = self.before.holder.is_some() && self.before.fence == self.after.fence;
         let head = self.after.places.iter().find(|(ticket, ..)| *ticket == self.after.head);
-        let Some((_, head, _)) = head.filter(|_| is_same && self.after.holder.is_some()) else { return Ok(()) };
+        let Some((ticket, head, _)) = head.filter(|_| is_same) else { return Ok(()) };
+        let Some((_, deadline)) = self.after.holder else { return Ok(()) };
+        if self.after.asks_ms(*ticket, self.now_ms()).is_some_and(|asks_ms| asks_ms <= deadline) {
+            return Ok(());
+        }
         if self.after.head <= self.before.head || *head == self.call.owner || inbox(head).is_none() {
             return Ok(());
         }

@@ -3,67 +3,70 @@
 use std::collections::HashMap;
 
 use super::server::Server;
+use crate::support::lock::{LockState, PlaceState};
 
 /// One lock as the server has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lock {
-    owner: Option<String>,
-    deadline_ms: Option<i64>,
+    state: LockState,
+    /// By the lock's own clock.
+    waiters: Vec<(i64, PlaceState)>,
     /// Owner token whose lease runs, and its deadline by the server's clock.
     pub holder: Option<(String, i64)>,
     /// Deadline of a lease that ran out.
     pub ended_ms: Option<i64>,
+    /// How long the lease was to last when it was granted or extended.
     pub granted_ms: i64,
     pub fence: i64,
     /// Ticket, owner token and end of the window of each place, by the server's clock.
     pub places: Vec<(i64, String, i64)>,
     /// The ticket that the queue has come to.
     pub head: i64,
-    /// By the queue's own clock: the ends of the windows, and the last time that it has shown.
-    windows: Vec<i64>,
-    seen_ms: i64,
-    behind_ms: i64,
 }
 
 impl Lock {
     pub fn read(server: &Server, key: &[u8]) -> Self {
-        let mut lock = Self { head: 1, ..Self::default() };
+        let mut lock = Self::default();
         for (field, value) in server.fields(key) {
-            match field {
-                "owner" => lock.owner = Some(value.to_owned()),
-                "deadline_ms" => lock.deadline_ms = value.parse().ok(),
-                "granted_ms" => lock.granted_ms = value.parse().unwrap_or_default(),
-                "fence" => lock.fence = value.parse().unwrap_or_default(),
-                "head" => lock.head = value.parse().unwrap_or_default(),
-                "seen_ms" => lock.seen_ms = value.parse().unwrap_or_default(),
-                "behind_ms" => lock.behind_ms = value.parse().unwrap_or_default(),
-                _ => {
-                    if let Some(ticket) = field.strip_prefix("place:") {
-                        let mut words = value.split(' ');
-                        let window = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
-                        let owner = words.nth(2).unwrap_or_default().to_owned();
-                        lock.windows.push(window);
-                        lock.places.push((ticket.parse().unwrap_or_default(), owner, window));
-                    }
-                }
+            if field == b"state" {
+                lock.state = LockState::parse(value);
+            } else if let Some(ticket) = field.strip_prefix(b"place:") {
+                let ticket = String::from_utf8_lossy(ticket).parse().unwrap_or_default();
+                lock.waiters.push((ticket, PlaceState::parse(value)));
             }
         }
+        lock.granted_ms = lock.state.deadline_ms - lock.state.clock_ms;
+        (lock.fence, lock.head) = (lock.state.fence, lock.state.head);
         lock.at(server.clock_ms())
+    }
+
+    /// The same lock after a call that found it as `before`.
+    pub fn after(mut self, before: &Self) -> Self {
+        if self.state.deadline_ms == before.state.deadline_ms && self.fence == before.fence {
+            self.granted_ms = before.granted_ms;
+        }
+        self
     }
 
     /// The same lock at another time, when nothing was written since.
     pub fn at(mut self, now_ms: i64) -> Self {
-        let (running, ended) = match self.deadline_ms {
-            Some(deadline) if deadline > now_ms => (Some(deadline), None),
-            other => (None, other),
+        let clock_ms = self.state.clock_ms.max(now_ms + self.state.behind_ms);
+        let deadline_ms = now_ms + self.state.deadline_ms - clock_ms;
+        let is_over = deadline_ms <= now_ms;
+        self.ended_ms = (self.state.has_lease() && is_over).then_some(deadline_ms);
+        self.holder = (!is_over).then(|| (self.state.holder(), deadline_ms));
+        let place = |(ticket, place): &(i64, PlaceState)| {
+            (*ticket, String::from_utf8_lossy(&place.owner).into_owned(), now_ms + place.closes_ms - clock_ms)
         };
-        self.ended_ms = ended;
-        let clock_ms = self.seen_ms.max(now_ms + self.behind_ms);
-        for ((_, _, window), end) in self.places.iter_mut().zip(&self.windows) {
-            *window = now_ms + end - clock_ms;
-        }
-        self.holder = running.and_then(|deadline| Some((self.owner.clone()?, deadline)));
+        self.places = self.waiters.iter().map(place).collect();
         self
+    }
+
+    /// When the waiter with that ticket asks again by itself, by the server's clock `now_ms`.
+    pub fn asks_ms(&self, ticket: i64, now_ms: i64) -> Option<i64> {
+        let (_, place) = self.waiters.iter().find(|(other, _)| *other == ticket)?;
+        let clock_ms = self.state.clock_ms.max(now_ms + self.state.behind_ms);
+        Some(now_ms + place.closes_ms - place.window_ms * 2 / 3 - clock_ms)
     }
 
     pub fn is_held_by(&self, owner: &str) -> bool {
@@ -135,7 +138,7 @@ impl Check {
             if regranted {
                 return Err(format!("G2: {holder} got another fence for the same lease"));
             }
-            if *now_until < (*deadline).min(now_ms + before.granted_ms) {
+            if now_until < deadline {
                 return Err(format!("G4: {verb:?} by {owner} shortened the lease of {holder}"));
             }
             if *now_until > *deadline && (verb == Verb::Release || holder != owner) {
@@ -156,7 +159,10 @@ impl Check {
         {
             return Err(format!("G4: {holder} got a longer lease than it was told"));
         }
-        if verb == Verb::Extend && before.holder.is_none() && after != before {
+        if verb == Verb::Extend
+            && before.holder.is_none()
+            && (&after.state, &after.waiters) != (&before.state, &before.waiters)
+        {
             return Err("G3: an extend changed a free lock".to_owned());
         }
         if verb == Verb::Release && after.is_held_by(owner) {

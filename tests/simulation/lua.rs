@@ -6,7 +6,10 @@ use std::{
     rc::Rc,
 };
 
-use mlua::{BorrowedBytes, Error, Function, HookTriggers, IntoLua, Lua, Value, Variadic, VmState, debug::Debug};
+use mlua::{
+    BorrowedBytes, Error, FromLua, Function, HookTriggers, IntoLua, Lua, LuaString, Table, Value, Variadic, VmState,
+    debug::Debug,
+};
 
 use super::server::{Reply, Server};
 use crate::conformance::Sources;
@@ -51,6 +54,7 @@ impl Scripted {
         redis.set("pcall", lua.create_function(pcall).unwrap()).unwrap();
         redis.set("error_reply", lua.create_function(error_reply).unwrap()).unwrap();
         lua.globals().set("redis", redis).unwrap();
+        lua.globals().set("struct", structs(&lua).unwrap()).unwrap();
         let compile = |source: &String| lua.load(source.as_str()).set_name("script").into_function().unwrap();
         let scripts = sources.iter().map(|(name, source)| (name.to_string(), compile(source))).collect();
         Self { lua, scripts, server, steps, runs: 0 }
@@ -82,6 +86,44 @@ impl Scripted {
             Err(error) => Reply::Error(plain(&error)),
         }
     }
+}
+
+/// As much of Redis' library `struct` as the scripts use: little-endian `d`, `B` and `H`.
+fn structs(lua: &Lua) -> mlua::Result<Table> {
+    let pack = |lua: &Lua, (format, values): (LuaString, Variadic<Value>)| {
+        let mut packed = Vec::new();
+        let number = |value: &Value| f64::from_lua(value.clone(), lua);
+        for (kind, value) in format.as_bytes()[1..].iter().zip(values.iter()) {
+            match kind {
+                b'd' => packed.extend(number(value)?.to_le_bytes()),
+                b'B' => packed.push(number(value)? as u8),
+                b'H' => packed.extend((number(value)? as u16).to_le_bytes()),
+                other => panic!("no script packs {other}"),
+            }
+        }
+        lua.create_string(packed)
+    };
+    let unpack = |_: &Lua, (format, packed, from): (LuaString, LuaString, Option<usize>)| {
+        let (packed, mut at) = (packed.as_bytes(), from.unwrap_or(1) - 1);
+        let mut values = Variadic::new();
+        for kind in &format.as_bytes()[1..] {
+            let mut take = |length| {
+                at += length;
+                packed.get(at - length..at).ok_or_else(|| Error::runtime("data string too short"))
+            };
+            values.push(match kind {
+                b'd' => f64::from_le_bytes(take(8)?.try_into().unwrap()),
+                b'B' => f64::from(take(1)?[0]),
+                b'H' => f64::from(u16::from_le_bytes(take(2)?.try_into().unwrap())),
+                other => panic!("no script unpacks {other}"),
+            });
+        }
+        Ok(values)
+    };
+    let table = lua.create_table()?;
+    table.set("pack", lua.create_function(pack)?)?;
+    table.set("unpack", lua.create_function(unpack)?)?;
+    Ok(table)
 }
 
 fn plain(error: &Error) -> String {

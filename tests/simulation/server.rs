@@ -58,19 +58,19 @@ impl Server {
         self.clock_us / 1000
     }
 
-    /// All fields of the hash `key`, as text.
-    pub fn fields<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// All fields of the hash `key`.
+    pub fn fields<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let hash: &[(Vec<u8>, Vec<u8>)] = match self.live(key) {
             Some(Key { value: Value::Hash(hash), .. }) => hash,
             _ => &[],
         };
-        hash.iter().map(|(name, value)| (text(name), text(value)))
+        hash.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
     /// Sets a field of an existing hash, as a person with redis-cli can.
-    pub fn set_field(&mut self, key: &[u8], field: &str, value: &str) {
+    pub fn set_field(&mut self, key: &[u8], field: &[u8], value: &[u8]) {
         if let Some(Key { value: Value::Hash(hash), .. }) = self.key_mut(key) {
-            put(hash, field.as_bytes(), value.as_bytes());
+            put(hash, field, value);
         }
     }
 
@@ -115,6 +115,10 @@ impl Server {
                 Reply::List(vec![number_text(seconds), number_text(micros)])
             }
             ("PUBLISH", [channel, message]) => self.publish(channel, message),
+            ("HGET", [key, field]) => match self.hmget(key, &[field]) {
+                Reply::List(mut values) => values.remove(0),
+                error => error,
+            },
             ("HMGET", [key, fields @ ..]) => self.hmget(key, fields),
             ("HSET", [key, pairs @ ..]) if pairs.len() % 2 == 0 => self.hset(key, pairs),
             ("HDEL", [key, fields @ ..]) => self.hdel(key, fields),

@@ -19,6 +19,7 @@ use super::{
     lua::Scripted,
     server::Reply,
 };
+use crate::support::lock::LockState;
 
 pub const RETENTION: Duration = Duration::from_secs(60);
 /// Kinds of faults that are counted.
@@ -37,6 +38,11 @@ pub struct Call {
     pub owner: String,
     pub args: Vec<Vec<u8>>,
 }
+
+/// Where those of `mutex/acquire` are.
+pub const NOT_AFTER: usize = 2;
+pub const FLOOR: usize = 3;
+pub const WINDOW: usize = 6;
 
 /// How this run is: drawn from the seed.
 pub struct Plan {
@@ -207,8 +213,11 @@ impl<'a> World<'a> {
         }
         self.serve(&Call { verb: Verb::Release, lock, args: vec![owner.clone().into_bytes()], owner })?;
         let server = self.scripted.server();
-        let fields = server.fields(&self.keys[lock]).map(|(field, _)| field.to_owned());
-        Ok(fields.filter(|field| field.contains(':') || ["head", "tail", "parked"].contains(&field.as_str())).collect())
+        let left = server.fields(&self.keys[lock]).filter(|(field, value)| match *field {
+            b"state" => LockState::parse(value).is_queue_open(),
+            _ => true,
+        });
+        Ok(left.map(|(field, _)| String::from_utf8_lossy(field).into_owned()).collect())
     }
 
     fn next(&mut self) -> Result<(), String> {
@@ -298,11 +307,10 @@ impl<'a> World<'a> {
         (window, not_after_us, floor): (Duration, u64, u64),
         inbox: &str,
     ) -> Call {
-        let numbers = [ttl.as_millis(), window.as_millis(), self.plan.claim.as_millis()];
-        let mut args = vec![owner.to_owned()];
-        args.extend(numbers.map(|number| number.to_string()));
-        args.extend([not_after_us.to_string(), floor.to_string(), RETENTION.as_millis().to_string()]);
-        args.extend(["who".to_owned(), inbox.to_owned(), u8::from(!inbox.is_empty()).to_string()]);
+        let mut args = vec![owner.to_owned(), ttl.as_millis().to_string(), not_after_us.to_string(), floor.to_string()];
+        args.extend([RETENTION.as_millis().to_string(), "who".to_owned()]);
+        args.extend([window.as_millis(), self.plan.claim.as_millis()].map(|number| number.to_string()));
+        args.extend([inbox.to_owned(), u8::from(!inbox.is_empty()).to_string()]);
         let args = args.into_iter().map(String::into_bytes).collect();
         Call { verb: Verb::Acquire, lock, owner: owner.to_owned(), args }
     }
@@ -411,11 +419,11 @@ impl<'a> World<'a> {
             _ => Lock::read(&self.scripted.server(), &key),
         };
         if call.verb == Verb::Acquire {
-            self.floor = self.floor.max(number(&call.args[5]));
+            self.floor = self.floor.max(number(&call.args[FLOOR]));
         }
         let args: Vec<&[u8]> = call.args.iter().map(Vec::as_slice).collect();
         let reply = self.scripted.run(call.verb.script(), &key, &args);
-        let after = Lock::read(&self.scripted.server(), &key);
+        let after = Lock::read(&self.scripted.server(), &key).after(&before);
         self.note(|| format!("server answers {:?} by {}: {reply:?}, {after:?}", call.verb, call.owner));
         if let Reply::Error(text) = &reply
             && !text.starts_with("OOM")

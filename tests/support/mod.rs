@@ -1,6 +1,7 @@
 //! What tests stand on: real servers in folders of their own, stopped by pid, and a proxy that breaks what passes.
 
 mod clock;
+pub mod lock;
 pub mod nginx;
 mod proxy;
 mod pty;

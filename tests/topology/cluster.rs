@@ -43,9 +43,7 @@ async fn r12_cluster_locks_live_where_their_slot_is_and_waiters_are_told_from_ev
             async move { once(&other, &name).await }
         });
         let mut raw = cluster.members[member].raw();
-        until("the other waits", || {
-            raw.must::<Option<String>>(&["HGET", &format!("redlatch:m1:{name}"), "tail"]).is_some()
-        });
+        until("the other waits", || raw.lock(&format!("redlatch:m1:{name}")).is_queue_open());
         let fence = lease.fence().get();
         lease.release().await.unwrap();
         assert!(waiter.await.unwrap() > fence);

@@ -26,7 +26,7 @@ async fn acquire(client: &Client, name: &str) -> Lease {
 
 /// Until when `member` says that the mutex `name` is held, in milliseconds of its clock.
 fn deadline_ms(member: &Member, name: &str) -> u64 {
-    member.raw().must(&["HGET", &format!("redlatch:m1:{name}"), "deadline_ms"])
+    member.raw().lock(&format!("redlatch:m1:{name}")).deadline_ms.unsigned_abs()
 }
 
 /// Waits until it is later than `deadline_ms` on `member`: who still has the lease then has renewed it.
@@ -54,7 +54,7 @@ fn load<'a>(members: impl IntoIterator<Item = &'a Member>) {
 
 /// The last fence that `member` knows of the mutex `name`, if any.
 fn fence(member: &Member, name: &str) -> Option<u64> {
-    member.raw().must(&["HGET", &format!("redlatch:m1:{name}"), "fence"])
+    Some(member.raw().lock(&format!("redlatch:m1:{name}")).fence.unsigned_abs()).filter(|&fence| fence > 0)
 }
 
 #[track_caller]

@@ -74,7 +74,7 @@ async fn r4_r8_a_read_only_answer_leads_to_the_new_primary_and_waiters_come_alon
     let lease = acquire(&client, "n").await;
     let waiter = tokio::spawn(async move { once(&other, "n").await });
     let mut raw = watched.servers[watched.primary()].raw();
-    until("the other waits", || raw.must::<Option<String>>(&["HGET", "redlatch:m1:n", "tail"]).is_some());
+    until("the other waits", || raw.lock("redlatch:m1:n").is_queue_open());
     let first = watched.primary();
     watched.sentinels[0].raw().must::<()>(&["SENTINEL", "FAILOVER", WATCHED]);
     let second = watched.switched_from(first);

@@ -5,6 +5,8 @@ use std::{
     path::Path,
 };
 
+use crate::support::lock::{LockState, PlaceState};
+
 /// One change of a lock, in the order in which the server made them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -83,57 +85,61 @@ impl Write {
 /// Reads a server's append-only file: every write that its scripts made, in order, whatever became of the clients.
 /// Keys lose `prefix`.
 pub fn read_append_only_file(folder: &Path, prefix: &str) -> BTreeMap<String, Vec<Event>> {
-    let mut events: BTreeMap<String, Vec<Event>> = BTreeMap::new();
-    let text = std::fs::read_to_string(append_only_file(folder)).expect("the server writes its file");
-    let (mut rest, mut words) = (text.as_str(), Vec::new());
+    let mut locks: BTreeMap<String, (LockState, Vec<Event>)> = BTreeMap::new();
+    let file = std::fs::read(append_only_file(folder)).expect("the server writes its file");
+    let (mut rest, mut words) = (file.as_slice(), Vec::new());
     while !rest.is_empty() {
         rest = command(rest, &mut words);
         let [verb, key, args @ ..] = words.as_slice() else { continue };
-        let Some(lock) = key.strip_prefix(prefix) else { continue };
-        if !events.contains_key(lock) {
-            events.insert(lock.to_owned(), Vec::new());
-        }
-        let log = events.get_mut(lock).expect("it was inserted");
+        let Some(lock) = text(key).strip_prefix(prefix) else { continue };
+        let (state, log) = locks.entry(lock.to_owned()).or_default();
         match *verb {
-            "HSET" => set_fields(args, log),
-            "HDEL" => args.iter().for_each(|field| match field.strip_prefix("place:") {
-                Some(ticket) => log.push(Event::Unqueued { ticket: number(ticket) }),
-                None if *field == "deadline_ms" => log.push(Event::Ended),
-                None => {}
-            }),
-            "PEXPIRE" | "PEXPIREAT" => {}
-            other => panic!("{other} is not a command of the scripts"),
+            b"HSET" => args.chunks_exact(2).for_each(|pair| set_field(pair[0], pair[1], state, log)),
+            b"HDEL" => {
+                let tickets = args.iter().filter_map(|field| text(field).strip_prefix("place:").map(number));
+                log.extend(tickets.map(|ticket| Event::Unqueued { ticket }));
+            }
+            b"PEXPIRE" | b"PEXPIREAT" => {}
+            other => panic!("{} is not a command of the scripts", text(other)),
         }
     }
-    events
+    locks.into_iter().map(|(lock, (_, log))| (lock, log)).collect()
 }
 
-fn set_fields(args: &[&str], log: &mut Vec<Event>) {
-    let fields = || args.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-    let field = |name| fields().find(|(field, _)| *field == name).map(|(_, value)| value);
-    let deadline_ms = field("deadline_ms").map(number);
-    match (field("owner"), deadline_ms) {
-        (Some(owner), Some(deadline_ms)) => {
-            let (at_us, label) =
-                field("holder").and_then(|holder| holder.split_once(' ')).expect("a grant has a holder");
-            let fence = number(field("fence").expect("a grant has a fence"));
-            let told_ms = number(field("granted_ms").expect("a grant has a length"));
-            let (owner, label) = (owner.to_owned(), label.to_owned());
-            log.push(Event::Granted { owner, label, fence, at_us: number(at_us), deadline_ms, told_ms });
-        }
-        (None, Some(deadline_ms)) => log.push(Event::Extended { deadline_ms }),
-        _ => {}
+fn set_field(field: &[u8], value: &[u8], state: &mut LockState, log: &mut Vec<Event>) {
+    if field == b"state" {
+        let before = std::mem::replace(state, LockState::parse(value));
+        changed(&before, state, log);
+    } else if let Some(ticket) = text(field).strip_prefix("place:") {
+        let place = PlaceState::parse(value);
+        log.push(Event::Queued {
+            ticket: number(ticket),
+            window_ms: (place.closes_ms - state.behind_ms).unsigned_abs(),
+            owner: text(&place.owner).to_owned(),
+            label: text(&place.label).to_owned(),
+        });
     }
-    for (field, value) in fields() {
-        if let Some(ticket) = field.strip_prefix("place:") {
-            let words: Vec<&str> = value.splitn(6, ' ').collect();
-            log.push(Event::Queued {
-                ticket: number(ticket),
-                window_ms: number(words[0]),
-                owner: words[3].to_owned(),
-                label: words[5].to_owned(),
-            });
-        }
+}
+
+/// What happened between two states. A release that hands on is one write: it leaves the one who released in the memo.
+fn changed(before: &LockState, now: &LockState, log: &mut Vec<Event>) {
+    let is_granted = now.fence != before.fence && now.has_lease();
+    let is_given_back = before.holder == now.released && before.released != now.released;
+    if before.has_lease() && (!now.has_lease() || is_granted && is_given_back) {
+        log.push(Event::Ended);
+    }
+    let deadline_ms = (now.deadline_ms - now.behind_ms).unsigned_abs();
+    if is_granted {
+        log.push(Event::Granted {
+            owner: now.holder(),
+            label: text(&now.label).to_owned(),
+            fence: now.fence.unsigned_abs(),
+            at_us: now.since_us.unsigned_abs(),
+            deadline_ms,
+            told_ms: (now.deadline_ms - now.clock_ms).unsigned_abs(),
+        });
+    } else if now.has_lease() && now.deadline_ms != before.deadline_ms {
+        log.push(Event::Extended { deadline_ms });
     }
 }
 
@@ -146,21 +152,27 @@ fn append_only_file(folder: &Path) -> std::path::PathBuf {
     files.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max().expect("there is an incremental file")
 }
 
-/// Takes one command, such as `*2\r\n$4\r\nHDEL\r\n…`, off `text` and returns what follows.
-fn command<'a>(text: &'a str, words: &mut Vec<&'a str>) -> &'a str {
+/// Takes one command, such as `*2\r\n$4\r\nHDEL\r\n…`, off `file` and returns what follows.
+fn command<'a>(file: &'a [u8], words: &mut Vec<&'a [u8]>) -> &'a [u8] {
     words.clear();
-    let (count, mut rest) = length(text, '*');
+    let (count, mut rest) = length(file, b'*');
     for _ in 0..count {
-        let (length, text) = length(rest, '$');
-        words.push(&text[..length]);
-        rest = &text[length + 2..];
+        let (length, word) = length(rest, b'$');
+        words.push(&word[..length]);
+        rest = &word[length + 2..];
     }
     rest
 }
 
-fn length(text: &str, mark: char) -> (usize, &str) {
-    let (line, rest) = text.split_once("\r\n").expect("the file ends within a command");
-    (line.strip_prefix(mark).and_then(|length| length.parse().ok()).expect("a length"), rest)
+fn length(file: &[u8], mark: u8) -> (usize, &[u8]) {
+    let end = file.windows(2).position(|bytes| bytes == b"\r\n").expect("the file ends within a command");
+    assert_eq!(file[0], mark);
+    (text(&file[1..end]).parse().expect("a length"), &file[end + 2..])
+}
+
+#[track_caller]
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_else(|_| panic!("{} is no text", bytes.escape_ascii()))
 }
 
 #[track_caller]

@@ -29,7 +29,7 @@ use redlatch::{Client, bundle};
 use crate::{
     conformance::{Sources, shipped},
     mutants::worst_faults,
-    support::{Proxy, Raw, Server, say, setting},
+    support::{Proxy, Raw, Server, lock::LockState, say, setting},
 };
 
 const NAMES: [&str; 3] = ["torture/a", "torture/b", "torture/c"];
@@ -116,10 +116,10 @@ async fn torture(goal: u64, seed: u64, broken: Option<&Sources>) -> Vec<String> 
         let mut raw = Raw::connect(&locks);
         swap(&proxy, &mut raw, broken);
         // As if the server's clock had stepped back by an hour: then only scripts raise the fence.
-        let (seconds, micros): (u64, u64) = raw.must(&["TIME"]);
+        let (seconds, micros): (i64, i64) = raw.must(&["TIME"]);
         for name in NAMES {
-            let fence = (seconds + 3600) * 1_000_000 + micros;
-            raw.must::<()>(&["HSET", &format!("redlatch:m1:{name}"), "fence", &fence.to_string()]);
+            let lock = LockState { fence: (seconds + 3600) * 1_000_000 + micros, ..LockState::default() };
+            raw.run(&[b"HSET", format!("redlatch:m1:{name}").as_bytes(), b"state", &lock.to_bytes()]).unwrap();
         }
         proxy
     });
@@ -197,11 +197,10 @@ async fn left_behind(client: &Client, raw: &mut Raw) -> Vec<String> {
             remarks.push(format!("{key} stays for {left_ms} ms"));
         }
         let fields: Vec<String> = raw.must(&["HKEYS", &key]);
-        let queue = fields.iter().filter(|field| {
-            field.starts_with("place:")
-                || field.starts_with("waiter:")
-                || ["head", "tail", "parked"].contains(&&***field)
-        });
+        let queue = fields.iter().filter(|field| field.starts_with("place:") || field.starts_with("waiter:"));
+        if raw.lock(&key).is_queue_open() {
+            remarks.push(format!("left behind in {key}: a queue"));
+        }
         remarks.extend(queue.map(|field| format!("left behind in {key}: {field}")));
     }
     let keys: Vec<String> = raw.must(&["KEYS", "*"]);

@@ -11,7 +11,7 @@
 @error BADARG an argument is missing or out of range; nothing was written
 @error WRONGTYPE the key holds something else; nothing was written
 @error FENCEEXHAUSTED no fence is left below 2^53; nothing was written
-@effects HMGET TIME HDEL HSET PEXPIREAT PUBLISH
+@effects HGET TIME HDEL HSET PEXPIREAT PUBLISH
 @retry not safe: a second call ends the lease of the next holder; inspect before you repeat it
 
 The former holder is told lost by its next extend. The fence in the reply is above every fence granted before.
@@ -21,160 +21,188 @@ if #KEYS ~= 1 or #ARGV ~= 0 then
   return redis.error_reply('BADARG mutex/force_release takes 1 key and no argument')
 end
 
-local lock = redis.pcall('HMGET', KEYS[1], 'owner', 'deadline_ms', 'tail', 'fence', 'released', 'floor')
-if lock.err then
-  return lock
+-- part: state
+-- All that is known of the lock is in one field, so that most calls read one and write one: numbers, those of the queue
+-- if there is one, then the words: holder, released, and the label of the holder. Times are by the lock's own clock,
+-- which never goes back: the server's, and `behind_ms` more since that stepped back. So no lease and no place lasts
+-- longer than it was given for. deadline_ms is 0 after a release: then `holder` is a memo of who released, as
+-- `released` is of who did so before. `tail` is 0 while nobody waits. expires_ms is the key's expiry.
+local state = redis.pcall('HGET', KEYS[1], 'state')
+local deadline_ms, clock_ms, behind_ms, expires_ms, fence_us, since_us, tail = 0, 0, 0, 0, 0, 0, 0
+local words_at, holder_length, released_length, holder = 59, 0, 0, ''
+if state then
+  if state.err then
+    return state
+  end
+  deadline_ms, clock_ms, behind_ms, expires_ms, fence_us, since_us, tail, holder_length, released_length =
+    struct.unpack('<dddddddBB', state)
+  if tail > 0 then
+    words_at = 99
+  end
+  holder = string.sub(state, words_at, words_at + holder_length - 1)
 end
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now_ms = (now_us - now_us % 1000) / 1000
-if not lock[2] or lock[2] - now_ms <= 0 then
-  return {5, 0, now_us, lock[4] or '0'}
+local stepped_back = now_ms + behind_ms < clock_ms
+if stepped_back then
+  behind_ms = clock_ms - now_ms
 end
+clock_ms = now_ms + behind_ms
+local remaining_ms = deadline_ms > clock_ms and deadline_ms - clock_ms or 0
+-- end of part
 
-local now = time[1] .. string.sub('000000', #time[2] + 1) .. time[2]
-local fence = now
-local last_fence = math.max(tonumber(lock[4] or 0), tonumber(lock[6] or 0))
-if last_fence >= now_us then
-  if last_fence >= 9007199254740991 then
-    return redis.error_reply('FENCEEXHAUSTED no fence is left below 2^53 for this lock')
-  end
-  fence = string.format('%.0f', last_fence + 1)
+if remaining_ms == 0 then
+  return {5, 0, now_us, fence_us}
 end
-local released = lock[5] or ''
-
-redis.call('HDEL', KEYS[1], 'deadline_ms', 'owner')
-if not lock[3] then
-  redis.call('HSET', KEYS[1], 'fence', fence)
-  return {1, 0, now_us, fence}
+-- part: released
+local released = ''
+if released_length > 0 then
+  released = string.sub(state, words_at + holder_length, words_at + holder_length + released_length - 1)
 end
-
-local owner = false
-local queue = redis.call('HMGET', KEYS[1], 'head', 'parked', 'none', 'seen_ms', 'behind_ms', 'keep_ms', 'expires_ms')
-local head, tail, parked = tonumber(queue[1] or 1), tonumber(lock[3]), tonumber(queue[2] or 0)
-
--- hand-off passage: the same lines in acquire, release and force_release
+-- end of part
+-- part: queue
+local head, parked, floor_us, swept, longest_ms = 1, 0, 0, 0, 0
+if tail > 0 then
+  head, parked, floor_us, swept, longest_ms = struct.unpack('<ddddd', state, 59)
+end
+local old_head, old_parked = head, parked
+-- end of part
+-- part: fence
+-- The next fence is above all before, above what waiters have seen elsewhere, and not below the server's time.
+local next_us = (floor_us > fence_us and floor_us or fence_us) + 1
+if next_us < now_us then
+  next_us = now_us
+end
+-- end of part
+if next_us > 9007199254740991 then
+  return redis.error_reply('FENCEEXHAUSTED no fence is left below 2^53 for this lock')
+end
+-- Nobody is left to answer for: unlike a release this leaves no memo of the holder.
+local owner, words = false, released .. string.sub(state, words_at + holder_length + released_length)
+holder, fence_us, deadline_ms, remaining_ms = '', next_us, 0, 0
+-- part: first_open
 -- Places are the tickets head to tail. Tickets from `parked` (0: none) to head - 1 were stepped over because nobody
 -- was subscribed to their inbox; such a waiter has its place back when it asks before its window ends.
--- Windows are by the queue's own clock, which never goes back: the server's, and `behind_ms` more since that did. So
--- waiters that died do not stay for longer than they asked for.
-local seen_ms, behind_ms = tonumber(queue[4] or 0), tonumber(queue[5] or 0)
-local keep_ms, expires_ms = tonumber(queue[6] or 0), tonumber(queue[7] or 0)
-behind_ms = math.max(behind_ms, seen_ms - now_ms)
-local clock_ms, old_head, expires_later, budget = now_ms + behind_ms, head, false, 64
+local budget = 64
 
--- The first place of from..to whose window is open; closed ones are removed on the way. Without one: the ticket
--- that the search ended at, to + 1 or where the budget was spent.
+-- The first ticket of from..to whose window is open, its place, waiter, and field; closed ones are removed on the
+-- way. Without one: the ticket that the search ended at, to + 1 or where the budget was spent.
 local function first_open(from, to)
-  local start = from
   while from <= to and budget > 0 do
-    local fields = {}
-    -- The first one is nearly always open; behind a dead one there may be many.
-    for ticket = from, math.min(from > start and from + 6 or from, to) do
-      fields[#fields + 1] = 'place:' .. ticket
-    end
-    for _, place in ipairs(redis.call('HMGET', KEYS[1], unpack(fields))) do
-      budget = budget - 1
-      if place then
-        local window, lease, here, waiter, channel, who =
-          string.match(place, '^(%d+) (%d+) (%d) ([^ ]+) ([^ ]*) (.*)$')
-        if waiter == owner or window - clock_ms > 0 then
-          return from, waiter, lease, here, channel, who
-        end
-        redis.call('HDEL', KEYS[1], 'place:' .. from, 'waiter:' .. waiter)
+    budget = budget - 1
+    local name = 'place:' .. from
+    local place = redis.call('HGET', KEYS[1], name)
+    if place then
+      local closes_ms, length = struct.unpack('<dB', place)
+      local waiter = string.sub(place, 45, 44 + length)
+      if closes_ms > clock_ms or waiter == owner then
+        return from, place, waiter, name
       end
-      from = from + 1
+      redis.call('HDEL', KEYS[1], name, 'waiter:' .. waiter)
     end
+    from = from + 1
   end
   return from
 end
-
--- The key outlives a lease or place of that length, and every fence up to `last`, by the retention. It never goes
--- earlier than a call before asked for; later does no harm, which spares most calls a command.
-local function keep(length_ms, last, retention)
-  local least_ms = math.max(now_ms + length_ms, math.ceil(last / 1000) + 1) + retention
-  if least_ms > expires_ms then
-    expires_ms, expires_later = least_ms + math.floor(retention / 8), true
-  end
-end
-
--- Grants to the first waiter that can be there: 'granted' and the lease; 'own' when that is the caller; 'none';
--- 'more' when the budget ended first. A write must have been made before, so that no message leaves a server that
--- then refuses the grant.
-local function hand_off()
-  while true do
-    local ticket, waiter, lease, here, channel, who = first_open(head, tail)
-    head = ticket
-    if not waiter then
-      return ticket > tail and 'none' or 'more', 0
-    end
-    if waiter == owner then
-      return 'own', 0
-    end
+-- end of part
+-- part: hand_off
+-- Finds the first waiter that can be there, and tells it: 'granted', with what it asked for. 'own' when that is
+-- the caller; 'none'; 'more' when the budget ended first.
+local outcome, waiter, lease_ms, retain_ms, who = 'none'
+while outcome == 'none' and head <= tail and budget > 0 do
+  local first, place, found, name = first_open(head, tail)
+  head, waiter = first, found
+  if place and waiter == owner then
+    outcome = 'own'
+  elseif place then
+    local _, length, here, inbox_length, since
+    _, length, here, inbox_length, _, lease_ms, retain_ms, since = struct.unpack('<dBBHdddd', place)
+    -- Before the message, so that none leaves a server that then refuses the grant.
+    redis.call('HDEL', KEYS[1], name, 'waiter:' .. waiter)
+    head = first + 1
     local reached = 1
-    if channel ~= '' then
-      reached = redis.pcall('PUBLISH', channel, waiter .. ' ' .. fence .. ' ' .. lease)
+    if inbox_length > 0 then
+      -- As text, because a number of its size loses digits on most ways.
+      local fence = next_us == now_us and #time[2] == 6 and time[1] .. time[2] or string.format('%.0f', next_us)
+      reached = redis.pcall('PUBLISH', string.sub(place, 45 + length, 44 + length + inbox_length),
+        waiter .. ' ' .. fence .. ' ' .. lease_ms)
     end
-    head = ticket + 1
-    if here == '1' and reached == 0 then
-      if parked == 0 then
-        parked = ticket
-      end
+    if here == 0 or reached ~= 0 then
+      outcome, who = 'granted', string.sub(place, 45 + length + inbox_length)
     else
-      redis.call('HDEL', KEYS[1], 'place:' .. ticket, 'waiter:' .. waiter)
-      redis.call('HSET', KEYS[1], 'owner', waiter, 'deadline_ms', string.format('%.0f', now_ms + lease),
-        'granted_ms', lease, 'fence', fence, 'holder', now .. ' ' .. who, 'released', released)
-      keep(lease, fence, keep_ms)
-      return 'granted', tonumber(lease)
+      redis.call('HSET', KEYS[1], name, place, 'waiter:' .. waiter, struct.pack('<dd', first, since))
+      if parked == 0 then
+        parked = first
+      end
     end
   end
 end
-
--- Finds the head of the queue, which has to ask when the lease ends. Whoever has become it without being told by a
--- reply is told by a message; after a grant of `length_ms` only who would not ask in time by itself, in a third of its
--- own lease.
-local function find_head(length_ms)
-  local ticket, waiter, lease, _, channel = first_open(head, tail)
-  head = ticket
-  if waiter and waiter ~= owner and channel ~= '' then
-    local told = head ~= old_head
-    if length_ms then
-      told = lease / 3 > length_ms
-    end
-    if told then
-      redis.pcall('PUBLISH', channel, waiter .. ' 0 0')
+if outcome == 'none' and head <= tail then
+  outcome = 'more'
+end
+-- end of part
+local last_us = next_us
+if outcome == 'granted' then
+  -- part: grant
+  if deadline_ms == 0 and holder ~= '' then
+    released = holder
+  end
+  holder, words = waiter, waiter .. released .. who
+  fence_us, since_us, deadline_ms, remaining_ms = next_us, now_us, clock_ms + lease_ms, lease_ms
+  -- end of part
+else
+  lease_ms, retain_ms = 0, 60000
+end
+-- part: keep
+-- The key outlives lease, place and fence by the retention. It never goes earlier than an earlier call asked
+-- for, and later does no harm, which spares most calls a command.
+local keep_ms = now_ms + lease_ms + retain_ms
+if last_us > now_us then
+  keep_ms = math.max(keep_ms, math.ceil(last_us / 1000) + 1 + retain_ms)
+end
+local must_expire_later = keep_ms > expires_ms
+if must_expire_later then
+  expires_ms = keep_ms + math.floor(retain_ms / 8)
+end
+-- end of part
+-- part: find_head
+-- The head asks when the lease ends. Each waiter asks within a third of its window by itself, and finds then
+-- that it has become the head; one that would come too late for the end of the lease is told.
+if remaining_ms * 3 <= longest_ms then
+  local first, place, waiting = first_open(head, tail)
+  head = first
+  if place and first ~= old_head and waiting ~= owner and remaining_ms > 0 then
+    local closes_ms, length, _, inbox_length, window_ms = struct.unpack('<dBBHd', place)
+    if inbox_length > 0 and closes_ms - window_ms / 3 * 2 > deadline_ms then
+      redis.pcall('PUBLISH', string.sub(place, 45 + length, 44 + length + inbox_length), waiting .. ' 0 0')
     end
   end
 end
-
-local function save_queue()
-  if parked > 0 then
-    parked = first_open(parked, head - 1)
-    if parked >= head then
-      parked = 0
-    end
-  end
-  if expires_later then
-    redis.call('PEXPIREAT', KEYS[1], expires_ms)
-    redis.call('HSET', KEYS[1], 'expires_ms', expires_ms)
-  end
-  if head > tail and parked == 0 then
-    redis.call('HDEL', KEYS[1], 'head', 'tail', 'parked', 'floor', 'seen_ms', 'behind_ms', 'keep_ms', 'swept')
-  elseif head ~= tonumber(queue[1] or 1) or parked ~= tonumber(queue[2] or 0) then
-    -- A full server may refuse this where it is the first write: the next call finds the same again.
-    redis.pcall('HSET', KEYS[1], 'head', head, 'parked', parked, 'behind_ms', behind_ms)
-  elseif behind_ms ~= tonumber(queue[5] or 0) then
-    redis.pcall('HSET', KEYS[1], 'behind_ms', behind_ms)
+-- end of part
+-- part: parked
+if parked > 0 then
+  parked = first_open(parked, head - 1)
+  if parked >= head then
+    parked = 0
   end
 end
--- end of the hand-off passage
-
-local result, lease_ms = hand_off()
-if result == 'granted' then
-  find_head(lease_ms)
-  save_queue()
-  return {2, 0, now_us, fence}
+-- end of part
+if head > tail and parked == 0 then
+  tail = 0
 end
-redis.call('HSET', KEYS[1], 'fence', fence)
-save_queue()
-return {1, result == 'more' and 1 or 0, now_us, fence}
+-- part: pack
+state = struct.pack('<dddddddBB', deadline_ms, clock_ms, behind_ms, expires_ms, fence_us, since_us, tail, #holder,
+  #released) .. (tail > 0 and struct.pack('<ddddd', head, parked, floor_us, swept, longest_ms) or '') .. words
+-- end of part
+-- part: save
+if redis.pcall('HSET', KEYS[1], 'state', state) ~= 0 then
+  -- A full server refuses HSET as the first write of a script, and takes it after an HDEL.
+  redis.call('HDEL', KEYS[1], 'none')
+  redis.call('HSET', KEYS[1], 'state', state)
+end
+-- end of part
+if must_expire_later then
+  redis.call('PEXPIREAT', KEYS[1], expires_ms)
+end
+return {outcome == 'granted' and 2 or 1, outcome == 'more' and 1 or 0, now_us, fence_us}

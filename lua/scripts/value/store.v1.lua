@@ -54,7 +54,7 @@ if not_after_us > 0 and now_us > not_after_us then
   return {4, now_us}
 end
 if stored[1] and tonumber(stored[1]) > fence then
-  return {2, now_us, stored[1]}
+  return {2, now_us, tonumber(stored[1])}
 end
 redis.call('HSET', KEYS[1], 'value', value, 'fence', string.format('%.0f', fence),
   'fresh_until_ms', string.format('%.0f', now_ms + fresh_ms))

@@ -168,7 +168,7 @@ impl Wanted {
             "TIME" => Right::of(&[command], &[]),
             "PUBLISH" => right(channel).asked(&[channel, ""]).about(Object::Channel),
             "HSET" => right(key).asked(&[key, "field", "value", "field without value"]).about(Object::Key),
-            "HDEL" | "HMGET" => right(key).asked(&[&nobodys, "field"]).about(Object::Key),
+            "HDEL" | "HGET" | "HMGET" => right(key).asked(&[&nobodys, "field"]).about(Object::Key),
             "PEXPIRE" | "PEXPIREAT" => right(key).asked(&[key, "not a number"]).about(Object::Key),
             "SET" => right(key).asked(&[key, "", "NX", "XX"]).about(Object::Key),
             "DEL" => right(key).asked(&[&nobodys]).about(Object::Key),

@@ -57,18 +57,21 @@ local function acquire_args(lock, attempt)
   attempt.hears = attempt.inbox and lock.transport.hears(lock, attempt.inbox) or false
   local ttl_ms, claim_ms = format("%.0f", attempt.ttl * 1000), format("%.0f", lock.claim * 1000)
   attempt.promised_ms = min(tonumber(ttl_ms), tonumber(claim_ms))
-  return {
+  local args = {
     attempt.owner,
     ttl_ms,
-    attempt.waits and format("%.0f", window(lock, attempt) * 1000) or "0",
-    claim_ms,
     server_clock.at(lock, attempt.not_after),
     attempt.fence_floor,
     format("%.0f", lock.retention * 1000),
     lock.label or owner_tokens.label(),
-    attempt.hears and attempt.inbox or "",
-    attempt.hears and "1" or "0",
   }
+  if attempt.waits then
+    args[7] = format("%.0f", window(lock, attempt) * 1000)
+    args[8] = claim_ms
+    args[9] = attempt.hears and attempt.inbox or ""
+    args[10] = attempt.hears and "1" or "0"
+  end
+  return args
 end
 
 -- Where TIME is refused, by a proxy for instance, another script tells the time: extending what is not held.
@@ -100,7 +103,11 @@ function _M.acquire(lock, attempt, seconds, fresh)
   end
   server_clock.observe(lock, reply[3])
   attempt.server_us = reply[3]
-  return words["mutex/acquire"][reply[1]], reply[2] / 1000, sent, reply[4], stamp
+  local word, detail = words["mutex/acquire"][reply[1]], reply[4]
+  if word == "granted" then
+    detail = format("%.0f", detail)
+  end
+  return word, reply[2] / 1000, sent, detail, stamp
 end
 
 function _M.extend_args(lock, owner, ttl)
@@ -110,7 +117,7 @@ end
 -- @return the reply's word, remaining seconds and fence
 function _M.read_extend(lock, reply)
   server_clock.observe(lock, reply[3])
-  return words["mutex/extend"][reply[1]], reply[2] / 1000, reply[4]
+  return words["mutex/extend"][reply[1]], reply[2] / 1000, reply[4] and format("%.0f", reply[4])
 end
 
 -- @return the reply's word, and whether dead waiters are left in front of the queue: then it has to be called again
