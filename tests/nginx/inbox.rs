@@ -67,10 +67,12 @@ fn a_connection_whose_subscription_is_refused_for_a_moment_is_made_again() {
             proxy.rule(move |command| command.is("SUBSCRIBE").then_some(Fault::Refuse(error)));
             proxy.cut();
             until("it was refused twice", || proxy.bites() >= 2);
+            let asked = Raw::connect(&redis).count("evalsha");
             proxy.pass();
             until("the inbox is subscribed again", || {
                 !ask::<Vec<String>>(&redis, &["PUBSUB", "CHANNELS", "redlatch:inbox:*"]).is_empty()
             });
+            until("the waiter has asked by this connection", || Raw::connect(&redis).count("evalsha") > asked);
             release(&redis, &holder);
             let answer = waiter.join().unwrap();
             assert_eq!(answer["released"], true, "{answer}");
