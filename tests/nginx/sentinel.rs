@@ -81,7 +81,7 @@ fn r4_r8_a_demoted_primary_is_left_and_waiters_and_leases_come_along() {
             until("it is held", || raw.must::<u64>(&["EXISTS", "redlatch:m1:n"]) == 1);
             let other = over(&watched.url(), &format!("connection = '{connection}', claim = 1"));
             let waiter = scope.spawn(move || nginx_call(&other, &[("name", "n"), ("wait", "60")]));
-            until("the other waits", || raw.must::<Option<String>>(&["HGET", "redlatch:m1:n", "tail"]).is_some());
+            until("the other waits", || raw.lock("redlatch:m1:n").is_queue_open());
             assert_eq!(raw.must::<u64>(&["WAIT", "2", "5000"]), 2);
             watched.sentinels[0].raw().must::<()>(&["SENTINEL", "FAILOVER", WATCHED]);
             let second = watched.switched_from(first);

@@ -85,7 +85,7 @@ fn a_waiter_that_died_costs_the_others_no_more_than_its_window() {
 
 /// A waiter that never comes back, at the end of the queue of `n`.
 fn join(nginx: &Nginx, owner: &str, window_ms: &str, label: &str) {
-    let args = [owner, "10000", window_ms, window_ms, "0", "0", "3600000", label, "", "0"];
+    let args = [owner, "10000", "0", "0", "3600000", label, window_ms, window_ms, "", "0"];
     let mut params = vec![("script", "mutex/acquire"), ("key", "redlatch:m1:n")];
     params.extend(args.map(|arg| ("a", arg)));
     assert_eq!(nginx.call("raw", &params)["reply"][0], 2);

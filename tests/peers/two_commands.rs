@@ -112,7 +112,7 @@ async fn a_crash_between_setnx_and_expire_leaves_a_lock_for_ever_and_ours_always
     // The connection closes right after the command was sent: nobody reads the reply, nobody will release.
     let digest = embedded().unwrap().get("mutex/acquire").unwrap().digest();
     let words = ["EVALSHA", digest.as_str(), "1", "redlatch:m1:stock"];
-    let values = ["dead:1", "300", "0", "3000", "0", "0", "60000", "", "", "0"];
+    let values = ["dead:1", "300", "0", "0", "60000", "", "0", "3000", "", "0"];
     let mut command = format!("*{}\r\n", words.len() + values.len());
     for word in words.iter().chain(&values) {
         command += &format!("${}\r\n{word}\r\n", word.len());
