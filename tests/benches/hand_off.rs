@@ -155,8 +155,8 @@ async fn queue_of(fixture: &Fixture, key: &[u8], count: usize, window: Duration)
         let mut pipe = redis::pipe();
         for number in first..(first + 1000).min(count) {
             let call = pipe.cmd("EVALSHA").arg(script.digest().as_str()).arg(1).arg(key).arg(format!("dead:{number}"));
-            call.arg(10_000).arg(window.as_millis() as u64).arg(claim.as_millis() as u64).arg(0).arg(0).arg(60_000);
-            call.arg("dead").arg("ghost").arg(1).ignore();
+            call.arg(10_000).arg(0).arg(0).arg(60_000).arg("dead");
+            call.arg(window.as_millis() as u64).arg(claim.as_millis() as u64).arg("ghost").arg(1).ignore();
         }
         pipe.query_async::<()>(&mut raw).await.expect("they queue");
     }
