@@ -200,7 +200,7 @@ impl Acquiring {
                 self.useful(remaining);
                 if self.ends.is_some_and(|ends| now >= ends) {
                     // Whatever a try asked now would be too late again.
-                    self.end(Step::Silent);
+                    self.end(self.without_lease());
                 } else {
                     self.state = State::Due(now);
                 }
@@ -213,7 +213,7 @@ impl Acquiring {
     pub fn unanswered(&mut self, sent: Moment, now: Moment, jitter: f64) {
         let State::Asked { give_up, .. } = self.state else { return };
         self.late = self.late.max(Some(give_up));
-        let outcome = if self.came_late { Step::Lost } else { Step::Silent };
+        let outcome = self.without_lease();
         if self.waiter.is_some() && self.is_over(now) {
             self.end(outcome);
         } else {
@@ -256,6 +256,11 @@ impl Acquiring {
             }
             State::Over(_) => {}
         }
+    }
+
+    /// The end without an answer of use.
+    fn without_lease(&self) -> Step {
+        if self.came_late { Step::Lost } else { Step::Silent }
     }
 
     fn is_over(&self, now: Moment) -> bool {
@@ -372,13 +377,16 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_that_came_too_late_is_lost_also_when_the_last_answer_did_not_come() {
+    fn a_grant_that_came_too_late_is_lost_also_when_the_last_answer_is_of_no_use() {
         let mut acquiring = Acquiring::once(terms(), at(0));
         acquiring.step(at(0));
         acquiring.answered(at(0), Answer::Granted { fence: fence() }, at(1269), 0.0);
         acquiring.step(at(2500));
+        let mut too_late = acquiring.clone();
         acquiring.unanswered(at(2500), at(3000), 0.0);
         assert!(matches!(acquiring.step(at(3000)), Step::Lost));
+        too_late.answered(at(2500), Answer::TooLate { remaining: Duration::ZERO }, at(3000), 0.0);
+        assert!(matches!(too_late.step(at(3000)), Step::Lost));
     }
 
     #[test]
