@@ -26,6 +26,7 @@ build = {
     ["resty.redlatch.canvass"] = "lib/resty/redlatch/canvass.lua",
     ["resty.redlatch.clock"] = "lib/resty/redlatch/clock.lua",
     ["resty.redlatch.copies"] = "lib/resty/redlatch/copies.lua",
+    ["resty.redlatch.denied"] = "lib/resty/redlatch/denied.lua",
     ["resty.redlatch.dial"] = "lib/resty/redlatch/dial.lua",
     ["resty.redlatch.driver"] = "lib/resty/redlatch/driver.lua",
     ["resty.redlatch.echo"] = "lib/resty/redlatch/echo.lua",

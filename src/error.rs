@@ -35,6 +35,7 @@ pub struct Error {
     kind: ErrorKind,
     code: Option<String>,
     message: String,
+    lacks: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -47,6 +48,12 @@ impl Error {
     /// The server's error code, such as `OOM` or `WRONGTYPE`, when the server refused.
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// The one rule for ACL SETUSER that the user lacks, such as `+publish`, `~redlatch:*` or `&redlatch:inbox:*`, when
+    /// the server's ACL denied the call.
+    pub fn lacks(&self) -> Option<&str> {
+        self.lacks.as_deref()
     }
 
     /// Whether the same call may succeed later without a change of configuration.
@@ -63,7 +70,7 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, code: None, message: message.into(), source: None }
+        Self { kind, code: None, message: message.into(), lacks: None, source: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -92,6 +99,11 @@ impl Error {
 
     pub(crate) fn with_code(mut self, code: &str) -> Self {
         self.code = Some(code.to_owned());
+        self
+    }
+
+    pub(crate) fn lacking(mut self, rule: Option<String>) -> Self {
+        self.lacks = rule;
         self
     }
 

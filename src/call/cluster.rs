@@ -163,7 +163,7 @@ impl Cluster {
         let parsed = self.0.endpoint.address(address).ok_or_else(unowned)?;
         let client = self.0.endpoint.client(parsed)?;
         let connection = Connection::new(Seek::Fixed(Box::new(client)), self.0.timeout, |_| {});
-        let node = Node::new(address.to_owned(), connection, self.0.timeout);
+        let node = Node::new(address.to_owned(), connection, self.0.timeout, self.0.endpoint.login());
         Ok(lock(&self.0.nodes).entry(address.to_owned()).or_insert(node).clone())
     }
 }

@@ -21,7 +21,8 @@ use tokio::sync::OnceCell;
 
 use super::{
     hello::Hello,
-    push, refusal,
+    push,
+    refusal::{self, Login},
     sentinel::{self, Sentinels},
 };
 use crate::{clock, protocol::Moment};
@@ -57,8 +58,9 @@ impl Live {
         let subscribe = async || match self.redis.clone().subscribe(channel).await {
             Ok(()) => Ok(true),
             Err(error) if push::is_denied(&error) => {
-                let error = refusal::translate("SUBSCRIBE", error);
-                tracing::warn!(%error, "no inbox: waiters poll; grant this user SUBSCRIBE and the channel, and connect again");
+                let command = redis::cmd("SUBSCRIBE").arg(channel).to_owned();
+                let error = refusal::translate_reply("SUBSCRIBE", error, &command, &Login::someone("caller"));
+                tracing::warn!(%error, "no inbox: waiters poll until the connection is made again");
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -7,7 +7,7 @@ use redis::{
     RedisResult, TlsCertificates,
 };
 
-use super::misdirected;
+use super::{misdirected, refusal::Login};
 use crate::Error;
 
 const FORMS: &str = "write redis://[USER@]HOST[:PORT][/DB], unix:///PATH, redis+sentinel://HOST[:PORT],…/NAME or \
@@ -39,6 +39,7 @@ pub struct Endpoint {
     settings: RedisConnectionInfo,
     tls: bool,
     certificates: TlsCertificates,
+    role: Option<&'static str>,
 }
 
 /// How the servers belong together.
@@ -74,6 +75,7 @@ impl Endpoint {
             settings: settings(info.redis_settings().clone()),
             tls: matches!(info.addr(), ConnectionAddr::TcpTls { .. }),
             certificates: TlsCertificates { client_tls: None, root_cert: None },
+            role: Some("caller"),
         }
     }
 
@@ -202,6 +204,17 @@ impl Endpoint {
     pub fn introduced_as(mut self, program: &str) -> Self {
         self.settings = self.settings.set_lib_name(program, env!("CARGO_PKG_VERSION"));
         self
+    }
+
+    /// The same for a user who is to have the rights that `redlatch acl print` prints for `role`, `None` for none of
+    /// them: an error about a right that is missing names it. A caller otherwise.
+    pub fn as_role(mut self, role: Option<&'static str>) -> Self {
+        self.role = role;
+        self
+    }
+
+    pub(super) fn login(&self) -> Login {
+        Login::of(self.user(), self.role)
     }
 
     /// The same login for one server of this endpoint, given as `HOST:PORT`.

@@ -35,6 +35,8 @@ pub use mutex::{Acquire, AcquireArgs, Extend, ForceRelease, Inspect, Place, Rele
 pub use name::{Name, Namespace};
 use node::{Node, Run};
 pub use plain::{PlainAcquire, PlainExtend, PlainRelease};
+#[doc(hidden)]
+pub use refusal::pattern_of;
 use sentinel::Sentinels;
 pub use server::{Role, Server};
 
@@ -85,8 +87,8 @@ impl Caller {
                 ),
             ));
         }
-        let invalid = |error: RedisError| refusal::not_sent("connecting", error);
-        let one = |connection| Node::new(endpoint.to_string(), connection, timeout);
+        let invalid = |error: RedisError| refusal::not_sent("connecting", error, &endpoint.login());
+        let one = |connection| Node::new(endpoint.to_string(), connection, timeout, endpoint.login());
         let servers = match &endpoint.topology {
             Topology::Single(address) => {
                 let seek = Seek::Fixed(Box::new(endpoint.client(address.clone()).map_err(invalid)?));
@@ -118,7 +120,7 @@ impl Caller {
                 Ok(Self { shared: Arc::new(shared), deadline: None })
             }
             Ok(Err(error)) if !error.is_timeout() => Err(misdirected::about_tls(
-                refusal::not_connected(&endpoint.to_string(), &what, error),
+                refusal::not_connected(&endpoint.to_string(), &what, error, &endpoint.login()),
                 endpoint.has_tls(),
             )),
             Ok(Err(_)) | Err(_) => {
@@ -305,7 +307,7 @@ impl Caller {
             return Ok(hears);
         }
         match tokio::time::timeout(limit, connection.subscribe(channel)).await {
-            Ok(outcome) => outcome.map_err(|error| refusal::translate(&what(), error)),
+            Ok(outcome) => outcome.map_err(|error| refusal::translate(&what(), error, &self.endpoint().login())),
             Err(_) => Err(Error::unknown(what(), limit)),
         }
     }
@@ -362,7 +364,7 @@ impl Caller {
         };
         let limit = deadline.since(clock::now());
         match tokio::time::timeout(limit, cluster.owner(key)).await {
-            Ok(owner) => owner.map_err(|error| refusal::not_sent(&what(), error)),
+            Ok(owner) => owner.map_err(|error| refusal::not_sent(&what(), error, &self.endpoint().login())),
             Err(_) => Err(refusal::no_connection(&what(), limit)),
         }
     }

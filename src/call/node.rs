@@ -8,7 +8,11 @@ pub(super) use healing::Run;
 use healing::{Loads, check_digest, load};
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 
-use super::{connection::Connection, refusal, reply};
+use super::{
+    connection::Connection,
+    refusal::{self, Login},
+    reply,
+};
 use crate::{Error, bundle::Script, clock, protocol::Moment};
 
 /// A connection to one server. Cheap to clone.
@@ -18,11 +22,12 @@ pub(super) struct Node {
     connection: Connection,
     timeout: Duration,
     loads: Arc<Loads>,
+    login: Arc<Login>,
 }
 
 impl Node {
-    pub(super) fn new(address: String, connection: Connection, timeout: Duration) -> Self {
-        Self { address: address.into(), connection, timeout, loads: Arc::default() }
+    pub(super) fn new(address: String, connection: Connection, timeout: Duration, login: Login) -> Self {
+        Self { address: address.into(), connection, timeout, loads: Arc::default(), login: Arc::new(login) }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -44,7 +49,7 @@ impl Node {
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_commands(pipeline, 0, count).await;
         let replies = self.within(limit, &what, work).await?;
         let replies = replies.into_iter().zip(pipeline.cmd_iter());
-        Ok(replies.map(|(reply, command)| answer(reply, &what, command)).collect())
+        Ok(replies.map(|(reply, command)| self.answer(reply, &what, command)).collect())
     }
 
     /// Sends one command and waits for its reply until `deadline`.
@@ -56,7 +61,7 @@ impl Node {
     ) -> Result<Value, Error> {
         let work = async |redis: &mut MultiplexedConnection| redis.send_packed_command(command).await;
         let reply = self.within(deadline.since(clock::now()), &what, work).await?;
-        answer(reply, what, command)
+        self.answer(reply, what, command)
     }
 
     /// The reply of CLUSTER SLOTS.
@@ -85,7 +90,7 @@ impl Node {
         .await;
         let Some(live) = used else {
             return Err(match outcome {
-                Ok(Err(error)) => refusal::not_sent(&what(), error),
+                Ok(Err(error)) => refusal::not_sent(&what(), error, &self.login),
                 Ok(Ok(_)) | Err(_) => refusal::no_connection(&what(), limit),
             });
         };
@@ -98,7 +103,7 @@ impl Node {
                 if error.is_unrecoverable_error() || error.is_io_error() {
                     self.connection.give_up(&live);
                 }
-                Err(refusal::translate(&what(), error))
+                Err(refusal::translate(&what(), error, &self.login))
             }
             Err(_) => {
                 // A wait that was cut short says less.
@@ -144,11 +149,13 @@ impl Node {
         }
         Ok(missing)
     }
-}
 
-fn answer(reply: Value, what: impl Fn() -> String, sent: &Cmd) -> Result<Value, Error> {
-    match reply {
-        Value::ServerError(error) => Err(refusal::translate_reply(&what(), RedisError::from(error), sent)),
-        value => Ok(value),
+    fn answer(&self, reply: Value, what: impl Fn() -> String, sent: &Cmd) -> Result<Value, Error> {
+        match reply {
+            Value::ServerError(error) => {
+                Err(refusal::translate_reply(&what(), RedisError::from(error), sent, &self.login))
+            }
+            value => Ok(value),
+        }
     }
 }

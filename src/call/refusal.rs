@@ -1,10 +1,13 @@
 //! What each error of a server means for a caller, and what to do about it.
 
+mod denied;
 mod echo;
 mod said;
 
 use std::time::Duration;
 
+pub(super) use denied::Login;
+pub use denied::pattern_of;
 use redis::{Cmd, RedisError};
 use said::Said;
 
@@ -12,48 +15,55 @@ use super::{hello::TOO_OLD, misdirected};
 use crate::{Error, ErrorKind};
 
 /// Turns an error of the redis crate into ours. `what` names the command and the lock.
-pub(super) fn translate(what: &str, error: RedisError) -> Error {
-    refused(what, error, &[])
+pub(super) fn translate(what: &str, error: RedisError, login: &Login) -> Error {
+    refused(what, error, &[], login)
 }
 
 /// The same for the reply to the command `sent`: the server's own words are shown where no others say more, unless they
 /// repeat an argument.
-pub(super) fn translate_reply(what: &str, error: RedisError, sent: &Cmd) -> Error {
+pub(super) fn translate_reply(what: &str, error: RedisError, sent: &Cmd, login: &Login) -> Error {
     let words = sent.args_iter().filter_map(|word| match word {
         redis::Arg::Simple(bytes) => Some(bytes),
         _ => None,
     });
-    refused(what, error, &words.collect::<Vec<_>>())
+    refused(what, error, &words.collect::<Vec<_>>(), login)
 }
 
 /// `sent` are the words of a command; without any, there was a password among them, or they are not known.
-fn refused(what: &str, error: RedisError, sent: &[&[u8]]) -> Error {
+fn refused(what: &str, error: RedisError, sent: &[&[u8]], login: &Login) -> Error {
     let Some(code) = error.code() else {
         return transport(what, error);
     };
-    let Said { code, words } = Said::of(code, error.detail().unwrap_or_default());
-    let by_code = meaning(&code).map(|(kind, advice)| (kind, advice.map(ToOwned::to_owned)));
-    let (kind, advice) = by_code.unwrap_or_else(|| by_words(&words));
-    let advice = misdirected::other_kind(&code, &words).map(ToOwned::to_owned).or(advice);
+    let said = Said::of(code, error.detail().unwrap_or_default());
+    let Said { code, words, .. } = &said;
+    let denied = (code == "NOPERM").then(|| denied::rule(&said, what, sent, login));
+    let by_code = match &denied {
+        Some((_, sentence)) => Some((ErrorKind::Refused, Some(sentence.clone()))),
+        None => meaning(code).map(|(kind, advice)| (kind, advice.map(ToOwned::to_owned))),
+    };
+    let (kind, advice) = by_code.unwrap_or_else(|| by_words(words));
+    let advice = misdirected::other_kind(code, words).map(ToOwned::to_owned).or(advice);
     let arguments = sent.split_first().map(|(_, arguments)| arguments);
-    let why = advice.or_else(|| echo::without(&words, arguments?.iter().copied())).unwrap_or_else(|| UNSAID.to_owned());
-    let refusal = Error::new(kind, format!("{what} was refused ({code}): {why}")).with_code(&code);
+    let why = advice.or_else(|| echo::without(words, arguments?.iter().copied())).unwrap_or_else(|| UNSAID.to_owned());
+    let refusal = Error::new(kind, format!("{what} was refused ({code}): {why}"))
+        .with_code(code)
+        .lacking(denied.map(|(rule, _)| rule));
     // Who prints the source must not print an owner token or a password either.
     let has_secrets = sent.first().is_none_or(|name| name.to_ascii_uppercase().starts_with(b"EVAL"));
-    match &*code {
+    match code.as_str() {
         // Where to is read from it.
         "MOVED" | "ASK" => refusal.with_source(error),
         _ if has_secrets => refusal,
-        _ => refusal.with_source(redis::make_extension_error(code, Some(echo::without_list(&words).to_owned()))),
+        _ => refusal.with_source(redis::make_extension_error(code.clone(), Some(echo::without_list(words).to_owned()))),
     }
 }
 
 const UNSAID: &str = "the server's words are left out, as they may repeat what was sent";
 
 /// A command that could not be sent because there is no connection.
-pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
+pub(super) fn not_sent(what: &str, error: RedisError, login: &Login) -> Error {
     if error.code().is_some() {
-        return translate(what, error);
+        return translate(what, error, login);
     }
     match error.kind() {
         redis::ErrorKind::AuthenticationFailed => Error::new(
@@ -87,10 +97,10 @@ pub(super) fn not_sent(what: &str, error: RedisError) -> Error {
 }
 
 /// A connection that could not be made to `address`.
-pub(super) fn not_connected(address: &str, what: &str, error: RedisError) -> Error {
+pub(super) fn not_connected(address: &str, what: &str, error: RedisError, login: &Login) -> Error {
     let refused = error.is_connection_refusal();
     let sentence = error.detail().map(str::to_owned);
-    let error = not_sent(what, error);
+    let error = not_sent(what, error, login);
     if error.kind() != ErrorKind::Unavailable || error.code().is_some() {
         error
     } else if refused {
@@ -144,13 +154,6 @@ fn meaning(code: &str) -> Option<(ErrorKind, Option<&'static str>)> {
         "NOAUTH" => (Refused, Some("the server needs a password, put it into the URL: redis://:PASSWORD@HOST")),
         "WRONGPASS" => (Refused, Some("the server did not accept the user or password, check the URL")),
         "NOPROTO" => (Refused, Some(NO_RESP3)),
-        "NOPERM" => (
-            Refused,
-            Some(
-                "the server's ACL denies the command, a script or its key; grant the user +evalsha, the commands \
-                  that `redlatch show` lists under effects, and the keys of the namespace",
-            ),
-        ),
         "LOADING" => (Unavailable, Some("the server is loading its data, try again in a moment")),
         "BUSY" => (Unavailable, Some("another script keeps the server busy, find it with SLOWLOG")),
         "MOVED" | "ASK" | "CROSSSLOT" => {

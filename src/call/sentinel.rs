@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::{
     connection::{Connection, Seek, lock},
     endpoint::Endpoint,
-    refusal,
+    refusal::{self, Login},
 };
 
 /// How often the subscriptions to the switches are looked after.
@@ -119,7 +119,7 @@ impl Sentinels {
                     match tokio::time::timeout(self.limit, attempt).await {
                         Ok(Ok(())) => *subscribed = true,
                         Ok(Err(error)) => {
-                            let error = refusal::not_sent("listening", error);
+                            let error = refusal::not_sent("listening", error, &Login::unknown());
                             tracing::debug!(%error, "a sentinel cannot be listened to");
                         }
                         Err(_) => tracing::debug!("a sentinel does not answer"),

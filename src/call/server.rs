@@ -48,17 +48,18 @@ impl Caller {
     ///
     /// As [`run`](Self::run).
     pub async fn servers(&self) -> Result<Vec<Server>, Error> {
+        let untold = |what: &'static str| move |error| refusal::not_sent(what, error, &self.endpoint().login());
         let (primaries, replicas) = match &self.shared.servers {
             Servers::One { sentinels: None, .. } => return self.with_replicas().await,
             Servers::One { sentinels: Some(sentinels), .. } => {
                 let what = "asking the sentinels";
-                let primary = sentinels.candidates().next().await.map_err(|error| refusal::not_sent(what, error))?;
-                let replicas = sentinels.replicas().await.map_err(|error| refusal::not_sent(what, error))?;
+                let primary = sentinels.candidates().next().await.map_err(untold(what))?;
+                let replicas = sentinels.replicas().await.map_err(untold(what))?;
                 (vec![primary.get_connection_info().addr().to_string()], replicas)
             }
             Servers::Cluster { cluster, .. } => {
                 cluster.doubt();
-                cluster.look().await.map_err(|error| refusal::not_sent("CLUSTER SLOTS", error))?;
+                cluster.look().await.map_err(untold("CLUSTER SLOTS"))?;
                 cluster.all()
             }
         };

@@ -243,25 +243,25 @@ fn an_acl_that_denies_scripting_is_77() {
     let acl = ["ACL", "SETUSER", "clerk", "on", ">pass", "~*", "&*", "+@all", "-@scripting"];
     Raw::connect(&server).must::<()>(&acl);
     let url = format!("{}?user=clerk&pass=pass", server.url());
-    let denied = |what: &str| {
+    let denied = |what: &str, rule: &str, role: &str| {
+        let command = rule.replace('|', " ").to_uppercase();
         answer(
             77,
             "",
             &format!(
-                "redlatch: {what} was refused (NOPERM): the server's ACL denies the command, a script or its key; \
-                 grant the user +evalsha, the commands that `redlatch show` lists under effects, and the keys of \
-                 the namespace\n"
+                "redlatch: {what} was refused (NOPERM): user clerk may not run {command}; grant +{rule}; role {role} has it: \
+                 `redlatch acl print {role}`\n"
             ),
         )
     };
     let node = server.socket().display().to_string();
-    for (words, what) in [
-        (&["load"][..], "SCRIPT EXISTS"),
-        (&["status"], "SCRIPT EXISTS"),
-        (&["run", "stock", "--", "true"], "mutex/acquire of \"redlatch:m1:stock\""),
-        (&["inspect", "stock"], "mutex/inspect of \"redlatch:m1:stock\""),
+    for (words, what, rule, role) in [
+        (&["load"][..], "SCRIPT EXISTS", "script|exists", "deployer"),
+        (&["status"], "SCRIPT EXISTS", "script|exists", "observer"),
+        (&["run", "stock", "--", "true"], "mutex/acquire of \"redlatch:m1:stock\"", "evalsha", "caller"),
+        (&["inspect", "stock"], "mutex/inspect of \"redlatch:m1:stock\"", "evalsha", "observer"),
     ] {
-        assert_fails(&url, words, &denied(what), &[("denied", &node)]);
+        assert_fails(&url, words, &denied(what, rule, role), &[("denied", &node)]);
     }
 }
 

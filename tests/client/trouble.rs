@@ -116,12 +116,15 @@ async fn s10_a_full_server_refuses_to_acquire_but_extends_and_releases() {
 async fn an_acl_that_denies_scripts_or_their_commands_is_named() {
     let (server, _) = fixture().await;
     let mut admin = Raw::connect(&server);
-    for (user, denied) in [("noscripts", "-evalsha"), ("nohset", "-hset")] {
+    for (user, denied, command) in [("noscripts", "-evalsha", "EVALSHA"), ("nohset", "-hset", "HSET")] {
         admin.must::<()>(&["ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all", denied]);
         let client = Client::connect(&format!("{}?user={user}&pass=secret", server.url())).await.unwrap();
         let error = client.mutex("n").unwrap().try_acquire().await.err().unwrap();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Refused, Some("NOPERM")), "{error}");
-        assert!(error.to_string().contains("the server's ACL denies the command"), "{error}");
+        let rule = denied.replace('-', "+");
+        let told = format!("user {user} may not run {command}; grant {rule}; role caller has it");
+        assert!(error.to_string().contains(&told), "{error}");
+        assert_eq!(error.lacks(), Some(&*rule));
     }
     assert_eq!(admin.must::<u64>(&["DBSIZE"]), 0);
 }

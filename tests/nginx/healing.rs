@@ -83,7 +83,8 @@ fn a_user_who_may_not_load_is_told_what_to_run() {
         let nginx = Config::redis(&redis).options(&options).start();
         let answer = nginx.call("try_acquire", &[("name", "n")]);
         let error = text(&answer, "error");
-        let advice = "(run `redlatch load` as a user who may, or let this one run SCRIPT LOAD (ACL SETUSER))";
+        let advice = "(the script is not on this server, and this user may not load it: run `redlatch load` as a user who \
+                      may, or grant +script|load)";
         assert!(error.starts_with("redis: NOPERM ") && error.ends_with(advice), "{connection}: {error}");
     }
     assert_eq!(Raw::connect(&redis).count("eval"), 0);

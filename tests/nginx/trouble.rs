@@ -122,16 +122,20 @@ fn a_full_server_refuses_to_grant_but_extends_and_releases() {
 #[test]
 fn users_without_the_permissions_are_told_which() {
     let (redis, nginx) = redis_and_nginx();
-    let allow = "(let the user run EVALSHA, SCRIPT LOAD, PUBLISH and the commands of the scripts on these keys \
-                 (ACL SETUSER))";
-    for (user, rules) in
-        [("noscript", ["~*", "-@scripting"]), ("nohset", ["~*", "-hset"]), ("nokey", ["~else:*", "+@all"])]
-    {
+    for (user, rules, denied, rule) in [
+        ("noscript", ["~*", "-@scripting"], "run EVALSHA", "+evalsha"),
+        ("nohset", ["~*", "-hset"], "run HSET", "+hset"),
+        ("nohget", ["~*", "-hget"], "run HGET", "+hget"),
+        ("notime", ["~*", "-time"], "run TIME", "+time"),
+        ("nokey", ["~else:*", "+@all"], "use this key", "~redlatch:*"),
+    ] {
+        let allow =
+            format!("(user {user} may not {denied}; grant {rule}; role caller has it: `redlatch acl print caller`)");
         ask::<()>(&redis, &["ACL", "SETUSER", user, "on", ">p", "+@all", rules[0], rules[1]]);
         // In between stand the server's own words, which are others in each version.
         let params = [("name", "n"), ("o.username", user), ("o.password", "p")];
         let error = text(&nginx.call("try_acquire", &params), "error").to_owned();
-        assert!(error.starts_with("redis: NOPERM ") && error.ends_with(allow), "{error}");
+        assert!(error.starts_with("redis: NOPERM ") && error.ends_with(&allow), "{error}");
     }
     assert_eq!(ask::<i64>(&redis, &["DBSIZE"]), 0);
 }

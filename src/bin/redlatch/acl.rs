@@ -6,12 +6,12 @@ use serde_json::json;
 
 use crate::{
     fleet::{Answer, failure_of_all},
-    granted::{Untold, granted},
+    granted::{Grant, Untold, granted},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good},
     product::{Hello, Version},
-    rights::{Right, Role, Wanted},
+    rights::{Object, Right, Role, Wanted},
     table::table,
 };
 
@@ -93,7 +93,7 @@ pub fn oldest() -> Version {
 }
 
 async fn asked(global: &Global) -> Result<Version, Failure> {
-    Ok(version_of(&global.caller().await?).await?)
+    Ok(version_of(&global.caller(Role::Deployer).await?).await?)
 }
 
 /// The version of `caller`'s server, as far as it tells.
@@ -103,11 +103,12 @@ async fn version_of(caller: &Caller) -> Result<Version, Error> {
 }
 
 /// What a server says of each right.
-type Rights = Vec<(Right, Option<bool>)>;
+type Rights = Vec<(Right, Grant)>;
 
 /// Asks every server, because each has users of its own.
 async fn check(options: &AclCheckOptions, global: &Global) -> Result<Outcome, Failure> {
     let (user, wanted) = (options.user.clone(), options.grants.wanted(global)?);
+    let named = wanted.clone();
     let ask = move |caller: Caller| {
         let (user, wanted) = (user.clone(), wanted.clone());
         async move {
@@ -115,7 +116,7 @@ async fn check(options: &AclCheckOptions, global: &Global) -> Result<Outcome, Fa
             rights_of(&caller, &user, &wanted).await.map_err(|untold| untold.failure(&user, &node))
         }
     };
-    let mut answers = global.on_each(global.servers().await?, ask).await;
+    let mut answers = global.on_each(global.servers(Role::Deployer).await?, ask).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);
     }
@@ -127,15 +128,22 @@ async fn check(options: &AclCheckOptions, global: &Global) -> Result<Outcome, Fa
         let node = &answer.server.address;
         for (right, granted) in rights {
             let (word, shown) = match granted {
-                Some(true) => ("granted", good("granted")),
-                Some(false) => ("denied", bad("denied")),
-                None if right.spare => ("absent", "absent".to_owned()),
-                None => ("unknown", bad("unknown")),
+                Grant::Granted => ("granted", good("granted")),
+                Grant::Denied(_) => ("denied", bad("denied")),
+                Grant::Unknown if right.spare => ("absent", "absent".to_owned()),
+                Grant::Unknown => ("unknown", bad("unknown")),
             };
             rows.push([node.clone(), right.command.clone(), shown]);
             list.push(json!({ "node": node, "command": right.command, "state": word }));
             if !matches!(word, "granted" | "absent") {
-                problems.push(lacks(&options.user, right, *granted, node));
+                let problem = lacks(&options.user, right, *granted, &named, node);
+                // A pattern that is missing is missing for every command.
+                if !problems
+                    .iter()
+                    .any(|said: &Problem| (&said.node, &said.message) == (&problem.node, &problem.message))
+                {
+                    problems.push(problem);
+                }
             }
         }
     }
@@ -146,12 +154,23 @@ async fn check(options: &AclCheckOptions, global: &Global) -> Result<Outcome, Fa
     Ok(if different { outcome.verdict(Verdict::Different) } else { outcome })
 }
 
-fn lacks(user: &str, right: &Right, granted: Option<bool>, node: &str) -> Problem {
-    let (user, what) = (escaped(user.as_bytes()), right.probe.join(" ").to_lowercase());
+fn lacks(user: &str, right: &Right, granted: Grant, wanted: &Wanted, node: &str) -> Problem {
+    let user = escaped(user.as_bytes());
+    let command = right.command.replace('|', " ").to_uppercase();
     let problem = match granted {
-        None => Problem::new("unknown", format!("{node} does not tell whether {user} may {what}")),
-        Some(_) => Problem::new("denied", format!("{user} may not {what} on {node}"))
-            .hint(format!("ACL SETUSER {user} +{}, or the whole of `redlatch acl print`", right.command)),
+        Grant::Denied(lacks) => {
+            let (rules, role) = (wanted.rules_for(right, lacks).join(" "), wanted.role.word());
+            let what = match lacks {
+                Some(Object::Key) => format!("use the keys {rules}"),
+                Some(Object::Channel) => format!("use the channels {rules}"),
+                Some(Object::Nothing) | None => format!("run {command}"),
+            };
+            Problem::new("denied", format!("user {user} may not {what} on {node}"))
+                .hint(format!("ACL SETUSER {user} {rules}; role {role} has it: `{}`", wanted.printed_by()))
+        }
+        Grant::Granted | Grant::Unknown => {
+            Problem::new("unknown", format!("{node} does not tell whether user {user} may run {command}"))
+        }
     };
     Problem { node: Some(node.to_owned()), ..problem }
 }

@@ -75,7 +75,8 @@ pub async fn bench(options: &BenchOptions, global: &Global) -> Result<Outcome, F
     let mut signals = Signals::listen()?;
     let namespace = format!("redlatch-bench-{}", uuid::Uuid::new_v4().simple());
     let builder = Client::builder().namespace(&namespace).timeout(global.timeout).ttl(TTL).retention(RETENTION);
-    let endpoint = global.endpoint()?;
+    // No role has the keys of a namespace that is made up.
+    let endpoint = global.endpoint()?.as_role(None);
     let client = tokio::select! {
         client = builder.connect_to(&endpoint) => client.map_err(unconnected)?,
         signal = signals.next() => return Err(interrupted(signal)),

@@ -50,7 +50,7 @@ pub async fn doctor(options: &DoctorOptions, global: &Global) -> Result<Outcome,
     let wanted = AclOptions { role, plain: Vec::new() }.wanted(global)?;
     let look = Look { scripts, wanted, user: options.user.clone(), while_for: LOOK };
     let ask = move |caller| Facts::of(caller, look.clone());
-    let mut answers = global.on_each(global.servers().await?, ask).await;
+    let mut answers = global.on_each(global.servers(Role::Deployer).await?, ask).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);
     }

@@ -13,6 +13,7 @@ use crate::{
     duration::show,
     opt::{Format, Global},
     outcome::{Cause, Failure, Problem},
+    rights,
 };
 
 /// How many times the timeout of one command the work on one server may take. One that does not answer is given up at
@@ -30,9 +31,10 @@ pub struct Answer<T> {
 }
 
 impl Global {
-    /// Every server that is known now, primaries first, always in the same order.
-    pub async fn servers(&self) -> Result<Vec<Server>, Failure> {
-        let mut servers = self.caller().await?.servers().await?;
+    /// Every server that is known now, primaries first, always in the same order; to be asked what takes the
+    /// rights of `role`.
+    pub async fn servers(&self, role: rights::Role) -> Result<Vec<Server>, Failure> {
+        let mut servers = self.caller(role).await?.servers().await?;
         servers.sort_by_cached_key(|server| (server.role == Role::Replica, server.address.clone()));
         Ok(servers)
     }

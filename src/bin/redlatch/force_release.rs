@@ -11,6 +11,7 @@ use crate::{
     opt::Global,
     outcome::{Cause, Failure, Outcome},
     output::{base64_of, escaped, text_of},
+    rights::Role,
 };
 
 /// Options of `force-release`.
@@ -29,7 +30,7 @@ pub struct ForceReleaseOptions {
 /// Ends the lease. Never repeated by itself: a second call would end the next holder's lease.
 pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, key) = global.key_of(&options.name)?;
-    let caller = global.healing_caller().await?;
+    let caller = global.healing_caller_as(Role::Operator).await?;
     let lock = caller.inspect(&key, 0).await?;
     let holder = escaped(&lock.label);
     if lock.held && !options.yes {

@@ -6,11 +6,21 @@ use crate::{
     ask::{Withheld, is_absent},
     outcome::{Cause, Failure},
     output::escaped,
-    rights::Right,
+    rights::{Object, Right},
 };
 
 /// How many words a command takes at least is known to the server alone.
 const MOST_WORDS: usize = 8;
+
+/// Whether a user has a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    Granted,
+    /// It lacks the command itself, or only the key or channel; `None` when the server does not tell which.
+    Denied(Option<Object>),
+    /// The server does not tell.
+    Unknown,
+}
 
 /// Why nothing can be said of a user's rights.
 pub enum Untold {
@@ -49,8 +59,8 @@ impl Untold {
     }
 }
 
-/// Whether the server lets `user` use each of `rights`; `None` for what it does not tell.
-pub async fn granted(caller: &Caller, user: &str, rights: &[Right]) -> Result<Vec<Option<bool>>, Untold> {
+/// Whether the server lets `user` use each of `rights`.
+pub async fn granted(caller: &Caller, user: &str, rights: &[Right]) -> Result<Vec<Grant>, Untold> {
     let mut granted = Vec::new();
     for right in rights {
         granted.push(match dry_run(caller, user, right).await {
@@ -62,12 +72,14 @@ pub async fn granted(caller: &Caller, user: &str, rights: &[Right]) -> Result<Ve
 }
 
 /// What ACL DRYRUN says.
-async fn dry_run(caller: &Caller, user: &str, right: &Right) -> Result<Option<bool>, Untold> {
+async fn dry_run(caller: &Caller, user: &str, right: &Right) -> Result<Grant, Untold> {
     for filler in 0..MOST_WORDS {
         let mut command = redis::cmd("ACL");
         command.arg("DRYRUN").arg(user).arg(&right.probe).arg(vec!["1"; filler]);
         match caller.command(&command, || "ACL DRYRUN".to_owned()).await {
-            Ok(reply) => return Ok(redis::from_redis_value::<String>(reply).ok().map(|reply| reply == "OK")),
+            Ok(reply) => {
+                return Ok(redis::from_redis_value(reply).map_or(Grant::Unknown, |words: String| Grant::said(&words)));
+            }
             Err(error) if error.code() == Some("NOPERM") => return Err(Untold::Withheld(Withheld::Denied)),
             Err(error) if is_absent(&error) => return Err(Untold::Withheld(Withheld::Absent)),
             Err(error) if error.to_string().contains("wrong number of arguments") => {}
@@ -76,19 +88,31 @@ async fn dry_run(caller: &Caller, user: &str, right: &Right) -> Result<Option<bo
                 let mut command = redis::cmd("ACL");
                 command.arg("DRYRUN").arg(user).arg("ACL").arg("WHOAMI");
                 let known = caller.command(&command, || "ACL DRYRUN".to_owned()).await.is_ok();
-                return if known { Ok(None) } else { Err(Untold::NoUser) };
+                return if known { Ok(Grant::Unknown) } else { Err(Untold::NoUser) };
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(None)
+    Ok(Grant::Unknown)
+}
+
+impl Grant {
+    /// The words of ACL DRYRUN.
+    fn said(words: &str) -> Self {
+        match words {
+            "OK" => Self::Granted,
+            _ if words.ends_with(" key") => Self::Denied(Some(Object::Key)),
+            _ if words.ends_with(" channel") => Self::Denied(Some(Object::Channel)),
+            _ => Self::Denied(Some(Object::Nothing)),
+        }
+    }
 }
 
 /// Tries the command in a way that changes nothing. The server looks at rights before anything else.
-async fn by_asking(caller: &Caller, right: &Right) -> Result<Option<bool>, Error> {
+async fn by_asking(caller: &Caller, right: &Right) -> Result<Grant, Error> {
     let outcome = match right.command.as_str() {
         "subscribe" => match caller.subscribe(&right.probe[1]).await {
-            Ok(false) => return Ok(Some(false)),
+            Ok(false) => return Ok(Grant::Denied(None)),
             outcome => outcome.map(|_| ()),
         },
         _ => {
@@ -98,10 +122,17 @@ async fn by_asking(caller: &Caller, right: &Right) -> Result<Option<bool>, Error
         }
     };
     match outcome {
-        Ok(()) => Ok(Some(true)),
-        Err(error) if error.code() == Some("NOPERM") => Ok(Some(false)),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) if error.code().is_some() => Ok(Some(true)),
+        Ok(()) => Ok(Grant::Granted),
+        Err(error) if error.code() == Some("NOPERM") => {
+            let of = match error.lacks().and_then(|rule| rule.chars().next()) {
+                Some('~') => Object::Key,
+                Some('&') => Object::Channel,
+                _ => Object::Nothing,
+            };
+            Ok(Grant::Denied(Some(of)))
+        }
+        Err(error) if is_absent(&error) => Ok(Grant::Unknown),
+        Err(error) if error.code().is_some() => Ok(Grant::Granted),
         Err(error) => Err(error),
     }
 }

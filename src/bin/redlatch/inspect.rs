@@ -16,6 +16,7 @@ use crate::{
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{base64_of, escaped, good, is_unread, tell, text_of},
+    rights::Role,
     signals::Signals,
     table::table,
 };
@@ -39,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Asks only; works on replicas too.
 pub async fn inspect(options: &InspectOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, key) = global.key_of(&options.name)?;
-    let caller = global.healing_caller().await?;
+    let caller = global.healing_caller_as(Role::Observer).await?;
     if options.follow {
         return follow(options, global, &name, &key, &caller).await;
     }

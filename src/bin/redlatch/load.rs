@@ -19,6 +19,7 @@ use crate::{
     outcome::{Cause, Failure, Outcome, Verdict},
     output::{bad, good},
     product::{Hello, Product},
+    rights::Role,
     table::table,
     watch,
 };
@@ -68,7 +69,7 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
     }
     let scripts = bundle::embedded().map_err(Error::from)?.scripts();
     let dry_run = options.dry_run;
-    let servers = global.servers().await?;
+    let servers = global.servers(Role::Deployer).await?;
     let mut answers = global.on_each(servers, move |caller| load_on(caller, scripts, dry_run)).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);

@@ -3,14 +3,15 @@
 use std::{collections::BTreeSet, ffi::OsString, io, os::unix::ffi::OsStrExt, time::Duration};
 
 use clap::Args;
-use redlatch::call::{Caller, Inspect, Role};
+use redlatch::call::{Caller, Inspect, Role, pattern_of};
 use serde_json::{Value, json};
 
 use crate::{
     duration::{millis, rough},
     opt::Global,
     outcome::{Cause, Failure, Outcome},
-    output::{base64_of, escaped, is_unread, pattern_of, plural, say, tell, text_of},
+    output::{base64_of, escaped, is_unread, plural, say, tell, text_of},
+    rights,
     signals::Signals,
     table::table,
 };
@@ -50,7 +51,7 @@ struct Found {
 
 /// Lists held locks, or all that the server remembers.
 pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure> {
-    let caller = global.healing_caller().await?;
+    let caller = global.healing_caller_as(rights::Role::Observer).await?;
     if options.follow {
         return follow(options, global, &caller).await;
     }

@@ -188,15 +188,3 @@ pub fn escaped(bytes: &[u8]) -> String {
         Err(_) => bytes.escape_ascii().to_string(),
     }
 }
-
-/// A pattern that matches `bytes` and nothing else, as Redis writes patterns.
-pub fn pattern_of(bytes: &[u8]) -> String {
-    let mut pattern = String::new();
-    for character in String::from_utf8_lossy(bytes).chars() {
-        if "*?[]\\".contains(character) {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern
-}

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use clap::ValueEnum;
-use redlatch::{Error, bundle, call::Endpoint};
+use redlatch::{
+    Error, bundle,
+    call::{Endpoint, pattern_of},
+};
 
-use crate::{output::pattern_of, product::Version};
+use crate::product::Version;
 
 /// What a user of the server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -215,9 +218,26 @@ impl Wanted {
         Ok(rules)
     }
 
-    /// The words that grant `right` to a user and take nothing away.
-    pub fn rules_for(&self, right: &Right) -> Vec<String> {
-        std::iter::once(format!("+{}", right.command)).chain(self.patterns(right.of)).collect()
+    /// The words that grant `right` to a user and take nothing away: what it lacks of it, all when that is not told.
+    pub fn rules_for(&self, right: &Right, lacks: Option<Object>) -> Vec<String> {
+        let command = || std::iter::once(format!("+{}", right.command));
+        match lacks {
+            Some(Object::Nothing) => command().collect(),
+            Some(of) => self.patterns(of),
+            None => command().chain(self.patterns(right.of)).collect(),
+        }
+    }
+
+    /// The command that prints the rules.
+    pub fn printed_by(&self) -> String {
+        let mut command = format!("redlatch acl print {}", self.role.word());
+        if self.namespace != "redlatch" {
+            command += &format!(" --namespace {}", self.namespace);
+        }
+        for pattern in self.plain.iter().filter(|_| self.role.runs("plain/acquire")) {
+            command += &format!(" --plain '{}'", pattern.escape_debug());
+        }
+        command
     }
 
     fn patterns(&self, of: Object) -> Vec<String> {

@@ -17,19 +17,29 @@ use crate::{
     opt::Global,
     outcome::{Cause, Failure},
     output::say,
+    rights::Role,
 };
 
 const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 
 impl Global {
-    /// A connection that runs scripts and loads none by itself.
-    pub async fn caller(&self) -> Result<Caller, Failure> {
-        Caller::connect(&self.operators()?, self.timeout, true, |_| {}).await.map_err(unconnected)
+    /// A connection that runs scripts and loads none by itself, for work that takes the rights of `role`.
+    pub async fn caller(&self, role: Role) -> Result<Caller, Failure> {
+        Caller::connect(&self.operators()?.as_role(Some(role.word())), self.timeout, true, |_| {})
+            .await
+            .map_err(unconnected)
     }
 
-    /// As [`caller`](Self::caller), but a script that is missing is loaded on the way.
+    /// As [`caller`](Self::caller) for a caller, but a script that is missing is loaded on the way.
     pub async fn healing_caller(&self) -> Result<Caller, Failure> {
-        Caller::connect(&self.operators()?, self.timeout, false, |_| {}).await.map_err(unconnected)
+        self.healing_caller_as(Role::Caller).await
+    }
+
+    /// As [`healing_caller`](Self::healing_caller), for work that takes the rights of `role`.
+    pub async fn healing_caller_as(&self, role: Role) -> Result<Caller, Failure> {
+        Caller::connect(&self.operators()?.as_role(Some(role.word())), self.timeout, false, |_| {})
+            .await
+            .map_err(unconnected)
     }
 
     /// As [`endpoint`](Self::endpoint), for connections that are not to be counted among those of callers.

@@ -18,6 +18,7 @@ use crate::{
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good},
     product::{Hello, Product},
+    rights,
     table::table,
 };
 
@@ -46,7 +47,7 @@ struct Report {
 pub async fn status(options: &StatusOptions, global: &Global) -> Result<Outcome, Failure> {
     let scripts = bundle::embedded().map_err(Error::from)?.scripts();
     let callers = options.callers;
-    let servers = global.servers().await?;
+    let servers = global.servers(rights::Role::Observer).await?;
     let mut answers = global.on_each(servers, move |caller| Report::of(caller, scripts, callers)).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);

@@ -15,6 +15,7 @@ use crate::{
     opt::Global,
     outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{bad, good},
+    rights::Role,
     status::scripts_missing,
     table::table,
 };
@@ -64,7 +65,7 @@ pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome,
     if options.offline {
         return Ok(outcome);
     }
-    let servers = global.servers().await?;
+    let servers = global.servers(Role::Deployer).await?;
     let mut answers = global.on_each(servers, move |caller| async move { caller.exists(scripts).await }).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);

@@ -17,6 +17,7 @@ use crate::{
     opt::Global,
     outcome::{Cause, Failure, Outcome},
     output::{say, tell},
+    rights,
     signals::Signals,
 };
 
@@ -88,7 +89,7 @@ impl Rounds {
             Ok(bundle) => bundle.scripts(),
             Err(error) => return self.lost(global, health, &error.into()),
         };
-        let servers = match global.servers().await {
+        let servers = match global.servers(rights::Role::Deployer).await {
             Ok(servers) => servers,
             Err(failure) => return self.lost(global, health, &failure),
         };

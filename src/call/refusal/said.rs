@@ -20,6 +20,10 @@ pub(super) struct Said {
     /// `ERR` where the server gives none.
     pub(super) code: String,
     pub(super) words: String,
+    /// Whether a script was denied what it does.
+    pub(super) in_script: bool,
+    /// The line of the script, where the server names it.
+    pub(super) line: Option<usize>,
 }
 
 impl Said {
@@ -31,8 +35,11 @@ impl Said {
             Some(inner) if code == "ERR" => split(inner),
             _ => (code, words),
         };
-        let denied = code == "ERR" && DENIALS.iter().any(|denial| words.starts_with(denial));
-        Self { code: if denied { "NOPERM" } else { code }.to_owned(), words: words.trim_end().to_owned() }
+        let in_script = code == "ERR" && DENIALS.iter().any(|denial| words.starts_with(denial));
+        // Who reads the reply to SELECT leaves the code out.
+        let denied = in_script || code == "ERR" && words.to_ascii_lowercase().contains("no permissions to ");
+        let code = if denied { "NOPERM" } else { code }.to_owned();
+        Self { code, words: words.trim_end().to_owned(), in_script, line: place(&line) }
     }
 }
 
@@ -50,13 +57,23 @@ fn unplaced(line: &str) -> &str {
     if place.starts_with("on @") { reply.trim_end() } else { line }
 }
 
+/// The number in the first mark or in the place.
+fn place(line: &str) -> Option<usize> {
+    let marked = line.split_once('@')?.1;
+    let digits = marked.split_once(':')?.1.trim_start();
+    digits[..digits.find(|character: char| !character.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
+}
+
 fn is_digest(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What was said inside a script, behind all marks.
+/// What was said inside a script, behind all marks. What a script has caught and gives back has a mark and no wrap.
 fn inside(words: &str) -> Option<&str> {
-    let (_, mut rest) = words.strip_prefix(WRAPPED)?.split_once("): ")?;
+    let mut rest = match words.strip_prefix(WRAPPED) {
+        Some(wrapped) => wrapped.split_once("): ")?.1,
+        None => without_mark(words)?,
+    };
     while let Some(unmarked) = without_mark(rest) {
         rest = unmarked;
     }
@@ -76,7 +93,8 @@ mod tests {
     #[track_caller]
     fn assert_reads(line: &str, code: &str, words: &str) {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
-        assert_eq!(Said::of(first, rest), Said { code: code.to_owned(), words: words.to_owned() });
+        let said = Said::of(first, rest);
+        assert_eq!((said.code.as_str(), said.words.as_str()), (code, words));
     }
 
     #[test]
@@ -101,6 +119,36 @@ mod tests {
         assert_reads(&wrapped("@user_script:71: WRONGTYPE no"), "WRONGTYPE", "no");
         assert_reads(&wrapped("@user_script:71: @user_script: 71: -READONLY no."), "READONLY", "no.");
         assert_reads(&wrapped("@user_script:1: @user_script: 1: Unknown command"), "ERR", "Unknown command");
+        assert_reads("ERR @user_script: 86: Unknown command", "ERR", "Unknown command");
         assert_reads(&wrapped("@enable_strict_lua:8: user_script:1: no x"), "ERR", "user_script:1: no x");
+    }
+
+    #[test]
+    fn a_denial_without_its_code_is_one() {
+        assert_reads(
+            "ERR this user has no permissions to run the 'select' command",
+            "NOPERM",
+            "this user has no permissions to run the 'select' command",
+        );
+        assert!(!Said::of("ERR", "User u has no permissions to run the 'select' command").in_script);
+    }
+
+    #[test]
+    fn a_denial_in_a_script_says_its_line_where_it_can() {
+        let denied = "The user executing the script can't run this command or subcommand";
+        for (line, expected) in [
+            (format!("ERR {denied} script: 9ed1a00a, on @user_script:71."), Some(71)),
+            (
+                format!("ERR Error running script (call to f_9ed1a00a): @user_script:7: @user_script: 7: {denied}"),
+                Some(7),
+            ),
+            (format!("@user_script: 86: {denied}"), Some(86)),
+            (format!("ERR {denied}"), None),
+        ] {
+            let (first, rest) = line.split_once(' ').unwrap();
+            let said = Said::of(first, rest);
+            assert_eq!((said.code.as_str(), said.in_script, said.line), ("NOPERM", true, expected), "{line}");
+        }
+        assert!(!Said::of("NOPERM", "this user has no permissions to run the 'evalsha' command").in_script);
     }
 }

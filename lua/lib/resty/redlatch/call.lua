@@ -8,8 +8,10 @@ local _M = {}
 --   "connection" (the script did not run), "unknown" (it may have) or "refused" (the server does not want us)
 -- @param err of those
 -- @param kind of those
+-- @param name of the script, and
+-- @param key where somebody is told of an error
 -- @return the reply (an array); or nil, an error of the closed list, and its kind: "refused" for an error reply
-function _M.outcome(lock, reply, err, kind)
+function _M.outcome(lock, reply, err, kind, name, key)
   if type(reply) == "table" and type(reply[1]) == "number" then
     return reply
   elseif reply then
@@ -18,7 +20,8 @@ function _M.outcome(lock, reply, err, kind)
     if errors.code(err) == "NOSCRIPT" then
       return nil, "script missing", "refused"
     end
-    return nil, errors.explain(err), "refused"
+    local user = type(lock.connection) ~= "table" and (lock.username or "default") or nil
+    return nil, errors.explain(err, { user = user, command = "evalsha", script = name, key = key }), "refused"
   end
   return nil, err, kind
 end
@@ -34,7 +37,7 @@ end
 --   not run) or "unknown" (it may have)
 function _M.run(lock, name, key, args, seconds, fresh, subject)
   local reply, err, kind, asked_at, stamp = lock.transport.run(lock, name, key, args, clock() + seconds, fresh, subject)
-  reply, err, kind = _M.outcome(lock, reply, err, kind)
+  reply, err, kind = _M.outcome(lock, reply, err, kind, name, key)
   if reply then
     return reply, asked_at, stamp
   end

@@ -191,7 +191,7 @@ function _M.command(lock, deadline, ...)
   calls.send_command(driver, call, ...)
   local reply, err, kind = wait(driver, call, deadline)
   if reply == false then
-    return nil, errors.explain(err), "refused"
+    return nil, errors.explain(err, { command = (...) }), "refused"
   end
   return reply, err, kind
 end

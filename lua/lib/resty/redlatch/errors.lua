@@ -1,9 +1,8 @@
 -- What a Redis error reply means and what to do about it.
+local denied = require "resty.redlatch.denied"
+
 local find, gsub, lower, match, upper = string.find, string.gsub, string.lower, string.match, string.upper
 
-local grant_the_user = "let the user run EVALSHA, SCRIPT LOAD, PUBLISH and the commands of the scripts on these"
-  .. " keys (ACL SETUSER)"
-local load_the_scripts = "run `redlatch load` as a user who may, or let this one run SCRIPT LOAD (ACL SETUSER)"
 local no_cluster = "this module talks to one server: use one that owns all slots, or no cluster"
 
 local advice = {
@@ -21,7 +20,6 @@ local advice = {
   MOVED = no_cluster,
   NOAUTH = "set the options password and, if there is one, username",
   NOPROTO = "the server speaks no RESP3: use Redis 6.2 or later, with no proxy in between",
-  NOPERM = grant_the_user,
   NOREPLICAS = "too few replicas are connected: mend them or lower min-replicas-to-write",
   OOM = "the server is full: raise its maxmemory or delete keys; leases that are held can be extended and released",
   QUEUEFULL = "100000 waiters are in front: ask later",
@@ -64,6 +62,8 @@ end
 -- with a second mark and a minus where a command of the script was refused.
 local function unwrapped(line)
   local inner = match(line, "^ERR Error running script %(call to [^)]*%): (.*)$")
+  -- What a script has caught and gives back has a mark and no wrap.
+  inner = inner or find(line, "^@[^:]*:%s*%d+:") and line
   if not inner then
     return line
   end
@@ -119,11 +119,14 @@ function _M.code(line)
 end
 
 -- @param line an error reply without the leading `-`
+-- @param asked what was asked for, as far as is known: a table with user, command, channel, script and key
 -- @return "redis: CODE text (what to do)"
-function _M.explain(line)
+function _M.explain(line, asked)
   local code, text = read(line)
-  local may_not_load = code == "NOPERM" and find(text, "script|load", 1, true)
-  local what_to_do = may_not_load and load_the_scripts or advice[code] or code == "ERR" and advice_for(text)
+  local what_to_do = advice[code] or code == "ERR" and advice_for(text)
+  if code == "NOPERM" then
+    what_to_do = denied.advice(text, tonumber(match(line, "@[^:@]*:%s*(%d+)")), asked or {})
+  end
   -- Some servers repeat what was sent to them, passwords too.
   text = gsub(text, ",?%s*[Ww]ith args beginning with.*$", "")
   text = gsub(text, "[%s%.]+$", "")

@@ -200,7 +200,7 @@ function _M.command(lock, deadline, ...)
     return nil, errors.no_reply(lock, err, true), "unknown"
   elseif reply == false then
     is_left(lock, line, err)
-    return nil, errors.explain(echo.cut(err, { select(2, ...) })), "refused"
+    return nil, errors.explain(echo.cut(err, { select(2, ...) }), { command = (...) }), "refused"
   end
   give_back(lock, line)
   return reply

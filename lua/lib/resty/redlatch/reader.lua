@@ -21,9 +21,10 @@ local function hear(driver, payload)
 end
 
 -- That this user has no inbox is said once.
-local function note_denial(driver, denial)
+local function note_denial(driver, denial, channel)
   if denial and not driver.denied then
-    ngx.log(ngx.WARN, "redlatch: no inbox, waiters ask again and again: ", errors.explain(denial))
+    local asked = { command = "subscribe", channel = channel }
+    ngx.log(ngx.WARN, "redlatch: no inbox, waiters ask again and again: ", errors.explain(denial, asked))
   end
   driver.denied = denial
 end
@@ -33,7 +34,7 @@ local function judge(driver, wire, call, problem)
   if call.channel then
     if refusals.is_denied(problem) then
       wire.hears[call.channel] = false
-      note_denial(driver, problem)
+      note_denial(driver, problem, call.channel)
     else
       wire.broken = "SUBSCRIBE was refused: " .. problem
     end

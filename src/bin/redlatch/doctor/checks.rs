@@ -215,7 +215,7 @@ fn rights(facts: &Facts, role: Role) -> Seen {
             "the server does not have these commands: locks need them".to_owned(),
         ),
         Ok(lacking) => Bad(
-            format!("{user} lacks rights of {one}: {}", lacking.denied.join(", ").to_uppercase()),
+            format!("{user} lacks rights of {one}: {}", lacking.denied.join(", ")),
             // What it has for other work stays.
             format!("ACL SETUSER {user} {}", lacking.rules.join(" ")),
         ),

@@ -10,10 +10,10 @@ use redlatch::{Error, bundle::Script, call::Caller};
 use crate::{
     acl::rights_of,
     ask::{Told, Withheld, ask, ask_text, fields},
-    granted::Untold,
+    granted::{Grant, Untold},
     outcome::Failure,
     product::{Hello, Product},
-    rights::{self, Wanted},
+    rights::{self, Object, Wanted},
     status::versions,
 };
 
@@ -46,10 +46,10 @@ pub struct Facts {
     pub cluster: Option<Told<HashMap<String, String>>>,
 }
 
-/// Rights that a user lacks, by their commands.
+/// Rights that a user lacks.
 #[derive(Default)]
 pub struct Lacking {
-    /// Those that the server denies.
+    /// Those that the server denies: commands, or patterns of keys and channels.
     pub denied: Vec<String>,
     /// What grants those and nothing else.
     pub rules: Vec<String>,
@@ -170,20 +170,28 @@ async fn lacking(caller: &Caller, user: &str, wanted: &Wanted) -> Result<Lacking
     let mut lacking = Lacking::default();
     for (right, granted) in rights {
         match granted {
-            Some(true) => {}
-            Some(false) => {
-                for rule in wanted.rules_for(&right) {
-                    if !lacking.rules.contains(&rule) {
-                        lacking.rules.push(rule);
-                    }
-                }
-                lacking.denied.push(right.command);
+            Grant::Granted => {}
+            Grant::Denied(lacks) => {
+                // Without the command the server does not look at the key.
+                let lacks = lacks.filter(|of| *of != Object::Nothing);
+                let rules = wanted.rules_for(&right, lacks);
+                let denied = lacks.map_or_else(|| right.command.to_uppercase(), |_| rules.join(" "));
+                add(&mut lacking.denied, [denied]);
+                add(&mut lacking.rules, rules);
             }
-            None if right.spare => {}
-            None => lacking.unknown.push(right.command),
+            Grant::Unknown if right.spare => {}
+            Grant::Unknown => lacking.unknown.push(right.command),
         }
     }
     Ok(lacking)
+}
+
+fn add(list: &mut Vec<String>, words: impl IntoIterator<Item = String>) {
+    for word in words {
+        if !list.contains(&word) {
+            list.push(word);
+        }
+    }
 }
 
 async fn ahead_ms(caller: &Caller) -> Result<Told<i64>, Error> {
