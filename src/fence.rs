@@ -3,7 +3,8 @@
 use std::{fmt, str::FromStr};
 
 /// A number that only grows: every grant of a lock has a higher one than all grants before, also after a restart or the
-/// loss of all data, unless the server's clock steps back at the same time; see [`Lock::fence_floor`](crate::Lock).
+/// loss of all data, unless the server's clock steps back below what it has forgotten; see
+/// [`Lock::fence_floor`](crate::Lock).
 ///
 /// Send it along with every write; a resource that remembers the highest fence it has seen and refuses lower ones is
 /// safe even from a holder that was stopped, lost its lease and woke up again. Always below 2^53, so it survives

@@ -39,8 +39,8 @@
 //!
 //! - Two leases of one lock never overlap in server time, as long as the server keeps its data and its clock does not
 //!   jump forward.
-//! - [`Fence`]s rise with every grant, also through expiry, restart and data loss, unless data is lost and the server's
-//!   clock steps back; [`Lock::fence_floor`] covers that too.
+//! - [`Fence`]s rise with every grant, also through expiry, restart and data loss, unless the server has forgotten the
+//!   lock, by loss or when its retention is over, and its clock steps back; [`Lock::fence_floor`] covers that too.
 //! - A retry acts on its own acquisition only: scripts are idempotent per owner token.
 //! - The deadline of a [`Lease`] is proven by this machine's boot-time clock from before the request was sent.
 //! - [`Lease::lost`] completes at the local deadline at the latest, with or without a server.

@@ -156,3 +156,18 @@ async fn an_extend_ends_with_the_lease_whatever_it_has_to_send() {
     assert!(lease.is_lost());
     assert!(proxy.bites() > 0);
 }
+
+#[tokio::test]
+async fn an_extend_waits_for_the_one_before_and_not_beyond_the_lease() {
+    let server = Server::start(&[]).unwrap();
+    let proxy = Proxy::start(&server);
+    let client = Client::builder().timeout(Duration::from_secs(30)).connect(&proxy.url()).await.unwrap();
+    let lock = client.mutex("n").unwrap().ttl(Duration::from_secs(3)).unwrap().renew(false);
+    let lease = lock.acquire().await.unwrap();
+    proxy.rule(|command| command.is("EVALSHA").then_some(Fault::HoldReply(Duration::from_secs(60))));
+    let twice = async { tokio::join!(lease.extend(Duration::from_secs(3)), lease.extend(Duration::from_secs(3))) };
+    let (first, second) = tokio::time::timeout(Duration::from_secs(25), twice).await.expect("they end with the lease");
+    first.unwrap_err();
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Lost);
+    assert_eq!(proxy.bites(), 1, "two at once may be answered in another order than they ran");
+}

@@ -91,6 +91,41 @@ async fn i4_a_key_of_another_type_is_refused_and_stays_as_it_is() {
     assert_bitten(raw.errors("WRONGTYPE"));
 }
 
+/// A script that never ends would keep the server from everybody.
+#[tokio::test]
+async fn i4_whatever_a_lock_holds_every_script_ends() {
+    let server = Server::start(&[]).unwrap();
+    let mut raw = Raw::try_open(&server.url()).unwrap();
+    let bundle = redlatch::bundle::embedded().unwrap();
+    let waiter = ["o:1", "1000", "0", "0", "3600000", "label", "1000", "1000", "", "0"];
+    let calls: [(&str, &[&str]); 6] = [
+        ("mutex/acquire", &waiter),
+        ("mutex/acquire", &waiter[..6]),
+        ("mutex/extend", &["o:1", "1000", "3600000"]),
+        ("mutex/release", &["o:1"]),
+        ("mutex/inspect", &["1000"]),
+        ("mutex/force_release", &[]),
+    ];
+    // As numbers: 0, the smallest, huge ones of both signs, and none at all; long enough for a queue or not.
+    let mut answered = 0;
+    for byte in [0, 1, b'x', 0x7e, 0xfe, 0xff] {
+        for length in [1, 58, 99, 400] {
+            for (name, args) in calls {
+                raw.must::<()>(&["DEL", "redlatch:m1:n"]);
+                let state = vec![byte; length];
+                raw.run(&[b"HSET", b"redlatch:m1:n", b"state", &state, b"place:1", b"short"]).unwrap();
+                let words = args.iter().map(|word| word.as_bytes());
+                let command = [b"EVAL", bundle.get(name).unwrap().source(), b"1", b"redlatch:m1:n"].into_iter();
+                if let Err(error) = raw.run(&command.chain(words).collect::<Vec<_>>()) {
+                    assert!(!error.is_io_error(), "{name} of {length} times {byte}: {error}");
+                }
+                answered += 1;
+            }
+        }
+    }
+    assert_bitten(answered);
+}
+
 #[tokio::test]
 async fn i6_owner_tokens_have_a_length_and_no_two_are_the_same() {
     let server = Server::start(&[]).unwrap();
