@@ -378,13 +378,16 @@ fn every_manual_page_has_exit_status_environment_and_examples() {
     let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let verbs =
         commands.lines().filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
-    let pages = verbs.filter(|verb| *verb != "help").map(|verb| vec!["man", verb]).chain([vec!["man"]]);
+    let parts = [vec!["man"], vec!["man", "acl", "print"], vec!["man", "acl", "check"]];
+    let pages = verbs.filter(|verb| *verb != "help").map(|verb| vec!["man", verb]).chain(parts);
     for page in pages {
         let text = Cli::new(&page).must();
         for section in ["NAME", "SYNOPSIS", "OPTIONS", "\"EXIT STATUS\"", "ENVIRONMENT", "EXAMPLES"] {
             assert_eq!(text.matches(&format!(".SH {section}\n")).count(), 1, "{page:?} {section}\n{text}");
         }
-        assert!(text.contains("REDLATCH_URL") && text.contains("redlatch load"), "{page:?}");
+        assert!(text.contains("REDLATCH_URL") && text.contains("REDLATCH_HELD"), "{page:?}");
+        let own = format!("redlatch {}", page[1..].join(" ")).replace('-', "\\-");
+        assert!(text.split(".SH EXAMPLES").nth(1).unwrap().contains(own.trim()), "{page:?}");
     }
 }
 

@@ -4,6 +4,7 @@ mod acl;
 mod bundle;
 mod doctor;
 mod fleet;
+mod help;
 mod json;
 mod leaks;
 mod lease;

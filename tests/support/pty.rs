@@ -23,7 +23,12 @@ pub struct Pty {
 impl Pty {
     /// Starts `words`, with the address of `server` and a `redlatch` on the path.
     pub fn start(server: &Server, words: &[&str]) -> Self {
-        let size = nix::pty::Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        Self::of_width(200, &server.url(), words)
+    }
+
+    /// The same on a terminal of so many columns.
+    pub fn of_width(columns: u16, url: &str, words: &[&str]) -> Self {
+        let size = nix::pty::Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = nix::pty::openpty(Some(&size), None).expect("there is a pseudo-terminal");
         let slave = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
         let program = std::path::Path::new(env!("CARGO_BIN_EXE_redlatch")).parent().expect("it is in a folder");
@@ -31,7 +36,7 @@ impl Pty {
         let process = Command::new("setsid")
             .arg("--ctty")
             .args(words)
-            .env("REDLATCH_URL", server.url())
+            .env("REDLATCH_URL", url)
             .env("PATH", path)
             .env("TERM", "vt100")
             .env("PS1", "> ")

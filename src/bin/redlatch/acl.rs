@@ -18,9 +18,13 @@ use crate::{
 /// What to do with rights.
 #[derive(Subcommand)]
 pub enum AclVerb {
-    /// Print rules for ACL SETUSER: redis-cli ACL SETUSER app on '>password' $(redlatch acl print caller)
+    /// Print rules for ACL SETUSER
+    ///
+    /// For instance: redis-cli ACL SETUSER app on '>password' $(redlatch acl print caller)
     Print(AclPrintOptions),
-    /// Ask the servers whether a user has the rights: by ACL DRYRUN, or as that user where there is none
+    /// Ask the servers whether a user has the rights
+    ///
+    /// By ACL DRYRUN, or as that user where there is none.
     Check(AclCheckOptions),
 }
 
@@ -30,7 +34,9 @@ pub struct AclOptions {
     /// What the user does
     #[arg(default_value = "caller")]
     pub role: Role,
-    /// Keys of plain locks, with * ? and [] as in Redis; may be given several times
+    /// Keys of plain locks, as patterns of Redis
+    ///
+    /// With * ? and []; may be given several times.
     #[arg(long, value_name = "PATTERN")]
     pub plain: Vec<String>,
 }

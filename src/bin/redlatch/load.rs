@@ -30,15 +30,18 @@ pub struct LoadOptions {
     /// Only say what would be loaded
     #[arg(long)]
     pub dry_run: bool,
-    /// Exit with 0 also when some servers could not be reached, as long as one was
+    /// Exit with 0 as long as one server was reached
     #[arg(long)]
     pub allow_partial: bool,
-    /// Stay, and look again and again: after a restart, SCRIPT FLUSH, a switch of the primary or a new server, scripts
-    /// are back within this time
+    /// Stay, and look again and again [default: 10s]
+    ///
+    /// After a restart, SCRIPT FLUSH, a switch of the primary or a new server, scripts are back within this time.
     #[arg(long, value_name = "INTERVAL", value_parser = duration::parse, num_args = 0..=1, require_equals = true,
         default_missing_value = "10s", conflicts_with = "dry_run")]
     pub watch: Option<Duration>,
-    /// With --watch: answer /metrics for Prometheus, /live and /ready on this address
+    /// With --watch: serve /metrics, /live, /ready
+    ///
+    /// The metrics are for Prometheus.
     #[arg(long, value_name = "HOST:PORT", requires = "watch")]
     pub metrics_addr: Option<String>,
 }

@@ -19,6 +19,7 @@ mod force_release;
 mod granted;
 mod guard;
 mod health;
+mod help;
 mod http;
 mod inspect;
 mod journal;
@@ -50,13 +51,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
-
 use opt::{Options, Verb};
 use outcome::{Cause, Failure, Outcome, Verdict};
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options = match Options::parsed(std::env::args_os()) {
         Ok(options) => options,
         Err(error) => return usage::answer(error),
     };

@@ -8,6 +8,7 @@ use clap_mangen::{
 use serde_json::json;
 
 use crate::{
+    help,
     opt::{EXIT_CODES, Options},
     outcome::{Cause, Failure, Outcome},
 };
@@ -15,8 +16,9 @@ use crate::{
 /// Options of `man`.
 #[derive(Args)]
 pub struct ManOptions {
-    /// A verb, for instance run
-    pub verb: Option<String>,
+    /// A verb, for instance run, or acl print
+    #[arg(value_name = "VERB")]
+    pub path: Vec<String>,
 }
 
 /// What the environment says, on every page.
@@ -26,25 +28,26 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("REDLATCH_PASSWORD", "The password, unless there is a --password-file."),
     ("NO_COLOR", "No colour with --color auto, when it is set to anything."),
     ("REDLATCH_NAME, REDLATCH_FENCE", "Set by run for its command: the name of the lock and the fence of the lease."),
+    ("REDLATCH_HELD", "Set by run for its command: what it holds, so that a run inside it does not wait for itself."),
 ];
 
 /// Prints one page in troff.
 pub fn man(options: &ManOptions) -> Result<Outcome, Failure> {
     let mut command = Options::command();
     command.build();
-    let page = match &options.verb {
-        None => command,
-        Some(verb) => command.find_subcommand(verb).cloned().ok_or_else(|| {
+    let mut page = &command;
+    for verb in &options.path {
+        page = page.get_subcommands().find(|page| page.get_name() == verb && !page.is_hide_set()).ok_or_else(|| {
             Failure::new(Cause::Usage, format!("no verb is called {verb:?}")).hint("`redlatch help` lists them")
-        })?,
-    };
-    let text = render(page).map_err(|error| Failure::new(Cause::Usage, format!("the page cannot be made: {error}")))?;
+        })?;
+    }
+    let text = render(page.clone(), help::examples(&options.path.join(" ")))
+        .map_err(|error| Failure::new(Cause::Usage, format!("the page cannot be made: {error}")))?;
     let data = json!({ "content": String::from_utf8_lossy(&text) });
     Ok(Outcome::new(text, data))
 }
 
-fn render(page: Command) -> std::io::Result<Vec<u8>> {
-    let examples = page.get_after_help().map(ToString::to_string).filter(|text| text.starts_with("Examples:"));
+fn render(page: Command, examples: &[&str]) -> std::io::Result<Vec<u8>> {
     let has_verbs = page.has_subcommands();
     let man = Man::new(page.after_help("").after_long_help(""));
     let mut text = Vec::new();
@@ -58,29 +61,22 @@ fn render(page: Command) -> std::io::Result<Vec<u8>> {
     }
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
-    verbatim(&mut roff, EXIT_CODES);
+    verbatim(&mut roff, EXIT_CODES.lines().skip(1));
     roff.control("SH", ["ENVIRONMENT"]);
     for (name, what) in ENVIRONMENT {
         roff.control("TP", []).text([bold(*name)]).text([roman(*what)]);
     }
     roff.control("SH", ["EXAMPLES"]);
-    verbatim(&mut roff, examples.as_deref().unwrap_or(EXAMPLES));
+    verbatim(&mut roff, examples.iter().copied());
     roff.to_writer(&mut text)?;
     Ok(text)
 }
 
-/// Lines as they are, without the heading.
-fn verbatim(roff: &mut Roff, text: &str) {
+/// Lines as they are.
+fn verbatim<'a>(roff: &mut Roff, lines: impl Iterator<Item = &'a str>) {
     roff.control("nf", []);
-    for line in text.lines().skip(1) {
+    for line in lines {
         roff.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
     }
     roff.control("fi", []);
 }
-
-/// Of the whole, and of verbs whose use needs none of its own.
-const EXAMPLES: &str = "\
-Examples:
-  redlatch load
-  redlatch run nightly-report -- ./report.sh
-  redlatch inspect nightly-report";

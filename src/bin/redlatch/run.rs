@@ -30,36 +30,49 @@ pub struct RunOptions {
     /// Ask once and do not wait
     #[arg(short = 'n', long, conflicts_with = "wait")]
     pub no_wait: bool,
-    /// Wait at most that long; without -n and -w it waits for ever
+    /// Wait at most that long [default: for ever]
     #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     pub wait: Option<Duration>,
-    /// Exit code when the lease was not acquired
+    /// Exit code if not acquired
     #[arg(short = 'E', long, value_name = "CODE", default_value_t = 75)]
     pub conflict_exit_code: u8,
-    /// Length of the lease, renewed after each third of it
+    /// Length of the lease
+    ///
+    /// It is renewed after each third of it.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
         default_value = duration::TTL)]
     pub ttl: Duration,
-    /// Time between --signal and KILL when the lease cannot be kept [default: a quarter of the TTL, at most 5s]
+    /// Time from --signal to KILL [default: TTL/4]
+    ///
+    /// When the lease cannot be kept. By default a quarter of the TTL, at most 5s.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse_or_zero, allow_hyphen_values = true)]
     pub grace: Option<Duration>,
-    /// What the command is sent first when the lease cannot be kept
+    /// How the command is stopped
+    ///
+    /// It is sent this first when the lease cannot be kept, and KILL after --grace.
     #[arg(long, value_name = "SIGNAL", value_parser = crate::signals::parse, default_value = "TERM")]
     pub signal: nix::sys::signal::Signal,
     /// Do not renew: the command has one TTL
     #[arg(long)]
     pub no_renew: bool,
-    /// What happens to the command when the lease cannot be kept
+    /// When the lease cannot be kept
+    ///
+    /// What happens to the command then.
     #[arg(long, value_name = "WHAT", default_value = "kill")]
     pub on_lost: OnLost,
-    /// What happens to what the command left running when it ends
+    /// What the command left running
+    ///
+    /// What happens to that when the command ends.
     #[arg(long, value_name = "WHAT", default_value = "stop")]
     pub on_end: OnEnd,
-    /// Let the command have REDLATCH_PASSWORD, and the password in REDLATCH_URL
+    /// Let the command have the server's password
+    ///
+    /// REDLATCH_PASSWORD, and the password in REDLATCH_URL.
     #[arg(long)]
     pub pass_url: bool,
-    /// Write what happens to this file descriptor, one JSON object a line: acquired, suspended, lost,
-    /// exited, stopped, not_stopped, released, not_released
+    /// Write what happens to this descriptor
+    ///
+    /// One JSON object a line: acquired, suspended, lost, exited, stopped, not_stopped, released, not_released.
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
     pub status_fd: Option<i32>,
     /// The command and its arguments
