@@ -338,7 +338,11 @@ pub fn known_faults() -> Vec<Mutant> {
                 "remaining_ms, next_us, retention_ms",
             )],
         ),
-        mutant("closed places fill the queue", acquire, &[("    while budget > 0 and first <= tail do\n", "    while false do\n")]),
+        mutant(
+            "closed places fill the queue",
+            acquire,
+            &[("    while budget > 0 and first <= tail do\n", "    while false do\n")],
+        ),
         mutant(
             "tickets of those who left fill the queue",
             acquire,
