@@ -31,8 +31,9 @@ A try leaves out the four arguments that are for waiters only.
 remaining_ms is the lease of whoever holds it, 0 when that is unknown: ask again at once.
 position counts from 1; waiters that left without being stepped over yet are counted in.
 Reply 3 writes nothing for the caller, and replies 4 and 5 nothing at all. Reply 5 is for the last owner that released
-and, while nobody holds the lock, for the one before. A copy of an acquire by an older one is granted unless not_after_us
-is over, so callers always send that. Times count in whole milliseconds of the server's clock: a lease may end 1 ms early.
+and, while nobody holds the lock, for the one before. A copy of an acquire by an older one is granted unless
+not_after_us is over, so callers always send that. Times count in whole milliseconds of the server's clock: a lease may
+end 1 ms early.
 A hand-off is told to the inbox as `<owner> <fence> <remaining_ms>`, and `<owner> 0 0` tells a waiter that it has become
 the first in the queue while somebody holds the lease: it asks, and from then on again when the lease ends.
 ]]
@@ -82,8 +83,8 @@ end
 -- All that is known of the lock is in one field, so that most calls read one and write one: numbers, those of the queue
 -- if there is one, then the words: holder, released, and the label of the holder. Times are by the lock's own clock,
 -- which never goes back: the server's, and `behind_ms` more since that stepped back. So a step back prolongs no lease
--- and no place by more than the time since the last write. deadline_ms is 0 after a release: then `holder` is a memo of who released, as
--- `released` is of who did so before. `tail` is 0 while nobody waits. expires_ms is the key's expiry.
+-- and no place by more than the time since the last write. deadline_ms is 0 after a release: then `holder` is a memo of
+-- who released, as `released` is of who did so before. `tail` is 0 while nobody waits. expires_ms is the key's expiry.
 local state = redis.pcall('HGET', KEYS[1], 'state')
 local deadline_ms, clock_ms, behind_ms, expires_ms, fence_us, since_us, tail = 0, 0, 0, 0, 0, 0, 0
 local words_at, holder_length, released_length, holder = 59, 0, 0, ''

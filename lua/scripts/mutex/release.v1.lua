@@ -31,8 +31,8 @@ end
 -- All that is known of the lock is in one field, so that most calls read one and write one: numbers, those of the queue
 -- if there is one, then the words: holder, released, and the label of the holder. Times are by the lock's own clock,
 -- which never goes back: the server's, and `behind_ms` more since that stepped back. So a step back prolongs no lease
--- and no place by more than the time since the last write. deadline_ms is 0 after a release: then `holder` is a memo of who released, as
--- `released` is of who did so before. `tail` is 0 while nobody waits. expires_ms is the key's expiry.
+-- and no place by more than the time since the last write. deadline_ms is 0 after a release: then `holder` is a memo of
+-- who released, as `released` is of who did so before. `tail` is 0 while nobody waits. expires_ms is the key's expiry.
 local state = redis.pcall('HGET', KEYS[1], 'state')
 local deadline_ms, clock_ms, behind_ms, expires_ms, fence_us, since_us, tail = 0, 0, 0, 0, 0, 0, 0
 local words_at, holder_length, released_length, holder = 59, 0, 0, ''
