@@ -17,8 +17,7 @@ fn verbs() -> Vec<Vec<String>> {
 fn shown(columns: u16, words: &[&str]) -> String {
     let mut pty = Pty::of_width(columns, "redis://127.0.0.1:1", &[&["redlatch"], words].concat());
     assert_eq!(pty.status(), 0);
-    super::until("all is shown", || pty.screen().ends_with('\n'));
-    console::strip_ansi_codes(&pty.screen()).replace('\r', "")
+    console::strip_ansi_codes(&pty.text()).replace('\r', "")
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod terminal;
 mod trouble;
 mod urls;
 mod watch;
+mod width;
 
 use std::{
     fmt,

@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -325,4 +325,21 @@ fn a_loop_that_is_stuck_is_not_alive() {
     process.kill().unwrap();
     process.wait().unwrap();
     drop(reader);
+}
+
+#[test]
+fn it_ends_when_it_has_something_to_tell_and_nobody_reads_any_more() {
+    let server = Member::start(&[]);
+    let mut watch = Command::new("sh");
+    watch.args(["-c", "{ \"$0\" load --watch=100ms; echo ended >&2; } | head -1", env!("CARGO_BIN_EXE_redlatch")]);
+    let mut shell =
+        watch.env("REDLATCH_URL", server.url()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut raw = server.raw();
+    until("it ends", || {
+        raw.must::<()>(&["SCRIPT", "FLUSH"]);
+        shell.try_wait().unwrap().is_some()
+    });
+    let mut told = String::new();
+    shell.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(told, "ended\n");
 }

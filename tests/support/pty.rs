@@ -87,6 +87,13 @@ impl Pty {
         String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
     }
 
+    /// All that was shown, once the terminal is closed.
+    #[track_caller]
+    pub fn text(&self) -> String {
+        super::until("nobody has the terminal any more", || Arc::strong_count(&self.screen) == 1);
+        self.screen()
+    }
+
     /// Waits for the end of the program: its exit code, or minus the signal.
     #[track_caller]
     pub fn status(&mut self) -> i32 {

@@ -19,7 +19,8 @@ use crate::{
     output::plural,
     server::unconnected,
     signals::{self, Signals},
-    table::{table, width},
+    table::table,
+    width::{columns, folded},
 };
 
 /// Options of `bench`.
@@ -51,6 +52,9 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const BAR: usize = 40;
 /// What stands before a bar.
 const BEFORE_BAR: usize = 44;
+/// The same where bars would be shorter than [`LEAST_BAR`]: without where the times end that it is about.
+const BEFORE_NARROW: usize = 21;
+const LEAST_BAR: usize = 10;
 
 /// What one part of the measurement saw. Times are in microseconds.
 struct Part {
@@ -101,7 +105,7 @@ pub async fn bench(options: &BenchOptions, global: &Global) -> Result<Outcome, F
 /// Shows on a terminal how much of the time of one part is over. Never ends by itself.
 async fn progress(global: &Global, what: &str, time: Duration) {
     let style =
-        ProgressStyle::with_template("{msg:24} {bar:30} {pos} of {len} s").unwrap_or(ProgressStyle::default_bar());
+        ProgressStyle::with_template("{msg:19} {bar:10} {pos} of {len} s").unwrap_or(ProgressStyle::default_bar());
     let bar = global.bar(time.as_secs_f64().ceil() as u64).with_style(style).with_message(what.to_owned());
     let bar = Shown(bar);
     loop {
@@ -250,12 +254,12 @@ fn show_micros(micros: u64) -> String {
 fn view(options: &BenchOptions, parts: &[Part]) -> String {
     let locks = options.locks.unwrap_or(options.clients);
     let (clients, locks) = (plural(options.clients.into(), "client"), plural(locks.into(), "lock"));
-    let mut text = format!("{clients}, {locks}, held for {}\n\n", show(options.hold));
+    let mut text = folded(&format!("{clients}, {locks}, held for {}\n\n", show(options.hold)));
     let rows: Vec<_> = parts.iter().flat_map(Part::rows).collect();
     text += &table(&["", "CALLS", "PAIRS/S", "P50", "P99", "P99.9", "MAX"], &rows);
     if let [floor, mutex] = parts {
         let ratio = mutex.pairs_per_second() / floor.pairs_per_second();
-        text += &format!("\na mutex does {ratio:.2} of the pairs that SET NX PX and compare-and-delete do\n");
+        text += &folded(&format!("\na mutex does {ratio:.2} of the pairs that SET NX PX and compare-and-delete do\n"));
     }
     if let Some(mutex) = parts.last() {
         text += &format!("\nmutex acquire\n{}", bars(&mutex.acquire));
@@ -267,7 +271,9 @@ fn view(options: &BenchOptions, parts: &[Part]) -> String {
 fn bars(times: &Histogram<u64>) -> String {
     let counts: Vec<_> =
         (0..26).map(|power| (1_u64 << power, times.count_between(1 << power, (2 << power) - 1))).collect();
-    let widest = width().map_or(BAR, |width| width.saturating_sub(BEFORE_BAR + 1).clamp(1, BAR)) as u64;
+    let narrow = columns().is_some_and(|columns| columns < BEFORE_BAR + LEAST_BAR);
+    let before = if narrow { BEFORE_NARROW } else { BEFORE_BAR };
+    let widest = columns().map_or(BAR, |columns| columns.saturating_sub(before + 1).clamp(1, BAR)) as u64;
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
     let first = counts.iter().position(|(_, count)| *count > 0).unwrap_or(0);
     let last = counts.iter().rposition(|(_, count)| *count > 0).map_or(0, |last| last + 1);
@@ -275,7 +281,10 @@ fn bars(times: &Histogram<u64>) -> String {
         .iter()
         .map(|(from, count)| {
             let bar = "#".repeat(usize::try_from((count * widest).div_ceil(most)).unwrap_or(0));
-            format!("{:>13} .. {:>13}  {count:>10}  {bar}\n", show_micros(*from), show_micros(from * 2))
+            match narrow {
+                true => format!("{:>10}  {count:>7}  {bar}\n", show_micros(*from)),
+                false => format!("{:>13} .. {:>13}  {count:>10}  {bar}\n", show_micros(*from), show_micros(from * 2)),
+            }
         })
         .collect()
 }

@@ -98,7 +98,7 @@ impl Global {
             return ProgressBar::hidden();
         }
         self.bar(servers as u64).with_style(
-            ProgressStyle::with_template("{bar:30} {pos} of {len} servers").unwrap_or(ProgressStyle::default_bar()),
+            ProgressStyle::with_template("{bar:20} {pos} of {len} servers").unwrap_or(ProgressStyle::default_bar()),
         )
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     rights::Role,
     signals::Signals,
     table::table,
+    width::folded,
 };
 
 /// Options of `inspect`.
@@ -144,7 +145,8 @@ fn view(title: &str, lock: &Inspect) -> String {
             _ => shown.to_string(),
         },
     ));
-    let mut text: String = lines.into_iter().map(|(word, value)| format!("{word:<12}  {value}\n")).collect();
+    let lines: String = lines.into_iter().map(|(word, value)| format!("{word:<12}  {value}\n")).collect();
+    let mut text = folded(&lines);
     if !lock.waiters.is_empty() {
         let rows: Vec<_> = lock
             .waiters

@@ -20,8 +20,9 @@ use crate::{
     output::{bad, good},
     product::{Hello, Product},
     rights::Role,
-    table::table,
+    table::{LEAST, table},
     watch,
+    width::{columns, folded},
 };
 
 /// Options of `load`.
@@ -150,7 +151,9 @@ fn view(scripts: &[Script], answers: &[Answer<Loaded>]) -> String {
     let reached: Vec<_> =
         answers.iter().filter(|answer| answer.outcome.is_ok()).map(|answer| answer.server.address.as_str()).collect();
     let summary = match (loaded, missing) {
-        (0, 0) => return format!("nothing to do: all {} scripts are on {}\n", scripts.len(), named(&reached)),
+        (0, 0) => {
+            return folded(&format!("nothing to do: all {} scripts are on {}\n", scripts.len(), named(&reached)));
+        }
         (0, _) => format!("{missing} to load on {}\n", named(&done(State::Missing))),
         _ => format!("{loaded} loaded on {}\n", named(&done(State::Loaded))),
     };
@@ -164,20 +167,46 @@ fn view(scripts: &[Script], answers: &[Answer<Loaded>]) -> String {
             Err(_) => bad("?"),
         })
     };
-    list(answers) + &matrix(scripts, answers.len(), states) + &summary
+    list(answers) + &matrix(scripts, answers.len(), states) + &folded(&summary)
 }
 
 /// Scripts by servers, which have numbers when there is more than one.
 pub fn matrix<S: Iterator<Item = String>>(scripts: &[Script], servers: usize, states: impl Fn(usize) -> S) -> String {
     let mut head = vec!["SCRIPT".to_owned(), "DIGEST".to_owned()];
+    let folds = servers > 1 && columns().is_some_and(|columns| columns < 2 * LEAST + 2 + servers * STATE);
     match servers {
         1 => head.push("STATE".to_owned()),
+        _ if folds => head.push("STATE".to_owned()),
         many => head.extend((1..=many).map(|number| format!("[{number}]"))),
     }
     let row = |(number, script): (usize, &Script)| {
-        [title(script), script.digest().to_string()].into_iter().chain(states(number)).collect::<Vec<_>>()
+        let states: Vec<_> = if folds { vec![on_which(states(number))] } else { states(number).collect() };
+        [title(script), script.digest().to_string()].into_iter().chain(states).collect::<Vec<_>>()
     };
     table(&head, &scripts.iter().enumerate().map(row).collect::<Vec<_>>())
+}
+
+/// What a column of states takes.
+const STATE: usize = 9;
+
+/// `present [1] [3], missing [2]`: for more servers than the terminal has columns for.
+fn on_which(states: impl Iterator<Item = String>) -> String {
+    let mut servers: Vec<(String, Vec<String>)> = Vec::new();
+    for (number, state) in states.enumerate() {
+        let number = format!("[{}]", number + 1);
+        match servers.iter_mut().find(|(other, _)| *other == state) {
+            Some((_, numbers)) => numbers.push(number),
+            None => servers.push((state, vec![number])),
+        }
+    }
+    match servers.as_slice() {
+        [(state, _)] => format!("{state} on all"),
+        several => several
+            .iter()
+            .map(|(state, numbers)| format!("{state} {}", numbers.join(" ")))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
 }
 
 /// The servers with their numbers, unless there is only one.

@@ -8,6 +8,7 @@ use crate::{
     load::title,
     outcome::{Cause, Failure, Outcome},
     scripts::contract,
+    width::folded,
 };
 
 /// Options of `show`.
@@ -75,5 +76,5 @@ fn describe(script: &Script) -> String {
     }
     lines.push(format!("  effects     {}", header.effects.join(" ")));
     lines.push(format!("  retry       {}", header.retry));
-    lines.join("\n") + "\n"
+    folded(&(lines.join("\n") + "\n"))
 }

@@ -20,6 +20,7 @@ use crate::{
     product::{Hello, Product},
     rights,
     table::table,
+    width::folded,
 };
 
 /// Options of `status`.
@@ -79,7 +80,8 @@ fn lacking(answers: &[Answer<Report>]) -> Vec<(String, usize)> {
 /// The same outcome, now saying on which servers how many scripts are missing.
 pub fn scripts_missing(outcome: Outcome, lacking: &[(String, usize)]) -> Outcome {
     lacking.iter().fold(outcome.verdict(Verdict::Different), |outcome, (node, missing)| {
-        let problem = Problem::new("missing", format!("{missing} of the bundle's scripts are missing on {node}"));
+        let are = if *missing == 1 { "is" } else { "are" };
+        let problem = Problem::new("missing", format!("{missing} of the bundle's scripts {are} missing on {node}"));
         outcome.problem(Problem { node: Some(node.clone()), ..problem.hint("load them with `redlatch load`") })
     })
 }
@@ -93,7 +95,8 @@ fn heads(answers: &[Answer<Report>]) -> String {
     if let [Answer { server, outcome: Ok(report) }] = answers {
         let evicted = report.evicted.filter(|_| some_evicted);
         let evicted = evicted.map_or_else(String::new, |evicted| format!("  evicted scripts: {evicted}"));
-        return format!("{}  {}  {}{evicted}\n{said}", server.address, report.version(), report.role(server.role));
+        let server = format!("{}  {}  {}{evicted}", server.address, report.version(), report.role(server.role));
+        return folded(&format!("{server}\n{said}"));
     }
     let row = |(number, Answer { server, outcome }): (usize, &Answer<Report>)| {
         let (version, role, evicted) = match outcome {
@@ -105,7 +108,7 @@ fn heads(answers: &[Answer<Report>]) -> String {
     };
     let rows: Vec<_> = answers.iter().enumerate().map(row).collect();
     let head = ["", "SERVER", "ROLE", "VERSION", "EVICTED SCRIPTS"];
-    table(&head[..if some_evicted { 5 } else { 4 }], &rows) + &said
+    table(&head[..if some_evicted { 5 } else { 4 }], &rows) + &folded(&said)
 }
 
 fn matrix_of(scripts: &[Script], answers: &[Answer<Report>]) -> String {
@@ -147,7 +150,7 @@ fn data(scripts: &[Script], answers: &[Answer<Report>]) -> Value {
                 "product": report.product.as_ref().map(|product| product.name.to_lowercase()),
                 "version": report.product.as_ref().map(|product| product.version.to_string()),
                 "role": report.role(answer.server.role), "missing": report.present.iter().filter(|present| !**present).count(),
-                "evicted_scripts": report.evicted, 
+                "evicted_scripts": report.evicted,
                 "callers": report.callers.as_ref().and_then(|callers| callers.as_ref().ok()),
             }),
             Err(_) => json!({ "node": answer.server.address, "ok": false, "role": answer.server.role.as_str() }),

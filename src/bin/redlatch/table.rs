@@ -1,84 +1,94 @@
 //! Tables for people: without lines, so that `grep`, `awk` and eyes can read them, and as wide as the terminal.
 
-use console::{Alignment, Term, measure_text_width, pad_str, truncate_str};
+use console::{Alignment, measure_text_width, pad_str};
+
+use crate::width::{columns, folded_to, shortened, wrapped};
 
 /// Between two columns.
 const GAP: usize = 2;
 /// Columns of a terminal that is too narrow are shortened, down to this width.
-const LEAST: usize = 6;
-/// The last column, when it is made of sentences, goes on in the next line, down to this width.
-const LEAST_SENTENCE: usize = 24;
+pub const LEAST: usize = 12;
+/// The last column, when it is made of sentences, goes on in the next line, down to the first of these widths if the
+/// others can make room.
+const LEAST_SENTENCE: [usize; 2] = [40, 24];
 
 /// A table. Where stdout is no terminal, whoever reads gets all of every cell.
 pub fn table<H: AsRef<str>, R: AsRef<[String]>>(head: &[H], rows: &[R]) -> String {
-    fitted(head, rows, width())
-}
-
-/// The width of the terminal that stdout is.
-pub fn width() -> Option<usize> {
-    Term::stdout().size_checked().map(|(_, columns)| usize::from(columns)).filter(|columns| *columns > 0)
+    fitted(head, rows, columns())
 }
 
 fn fitted<H: AsRef<str>, R: AsRef<[String]>>(head: &[H], rows: &[R], limit: Option<usize>) -> String {
     let head: Vec<_> = head.iter().map(|word| word.as_ref().to_owned()).collect();
     let rows: Vec<_> = std::iter::once(head.as_slice()).chain(rows.iter().map(AsRef::as_ref)).collect();
-    let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
-    let widest = |column| rows.iter().map(|row| measure_text_width(&cell(row, column))).max().unwrap_or(0);
+    let widest = |column| rows.iter().map(|row| measure_text_width(cell(row, column))).max().unwrap_or(0);
     let mut widths: Vec<_> = (0..head.len()).map(widest).collect();
     let last = head.len().saturating_sub(1);
     let sentences = rows.iter().any(|row| cell(row, last).contains(' '));
     if let Some(limit) = limit {
-        fit(&mut widths, limit, sentences);
-    }
-    let mut text = String::new();
-    for row in rows {
-        let mut rest =
-            if sentences { lines(&cell(row, last), widths[last]) } else { vec![cell(row, last)] }.into_iter();
-        let line = |cells: &dyn Fn(usize) -> String| {
-            let cells = widths.iter().enumerate().map(|(column, width)| {
-                let cell = cells(column);
-                let cell = truncate_str(&cell, *width, "…");
-                pad_str(&cell, *width, Alignment::Left, None).into_owned()
-            });
-            format!("{}\n", cells.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end())
-        };
-        let first = rest.next().unwrap_or_default();
-        text += &line(&|column| if column == last { first.clone() } else { cell(row, column) });
-        for more in rest {
-            text += &line(&|column| if column == last { more.clone() } else { String::new() });
+        let fitted = LEAST_SENTENCE.into_iter().find_map(|least| fit(&widths, limit, sentences.then_some(least)));
+        match fitted {
+            Some(fitted) => widths = fitted,
+            None => return listed(&rows, limit),
         }
+    }
+    rows.iter().map(|row| line(row, &widths, sentences)).collect()
+}
+
+fn cell(row: &[String], column: usize) -> &str {
+    row.get(column).map_or("", String::as_str)
+}
+
+/// One row, on several lines where the last cell needs them.
+fn line(row: &[String], widths: &[usize], sentences: bool) -> String {
+    let last = widths.len().saturating_sub(1);
+    let rest = cell(row, last);
+    let rest = if sentences { wrapped(rest, widths[last]) } else { vec![rest.to_owned()] };
+    let mut text = String::new();
+    for (number, end) in rest.iter().enumerate() {
+        let cells = widths.iter().enumerate().map(|(column, width)| {
+            let cell = match column {
+                _ if column == last => end,
+                _ if number == 0 => cell(row, column),
+                _ => "",
+            };
+            pad_str(&shortened(cell, *width), *width, Alignment::Left, None).into_owned()
+        });
+        let cells = cells.collect::<Vec<_>>().join(&" ".repeat(GAP));
+        text += cells.trim_end();
+        text.push('\n');
     }
     text
 }
 
-/// Makes columns narrower, the widest first, until all fit into `limit`.
-fn fit(widths: &mut [usize], limit: usize, sentences: bool) {
+/// Makes columns narrower, the widest first, until all fit into `limit`; `None` if they do not. A last column of
+/// sentences goes first, down to `least`.
+fn fit(widths: &[usize], limit: usize, least: Option<usize>) -> Option<Vec<usize>> {
+    let mut widths = widths.to_vec();
     let over =
         |widths: &[usize]| (widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)).saturating_sub(limit);
-    if let Some(last) = widths.len().checked_sub(1).filter(|_| sentences) {
-        widths[last] = widths[last].saturating_sub(over(widths)).max(LEAST_SENTENCE.min(widths[last]));
+    let count = widths.len() - usize::from(least.is_some());
+    if let Some(least) = least {
+        widths[count] = widths[count].saturating_sub(over(&widths)).max(least.min(widths[count]));
     }
-    while over(widths) > 0 {
-        match widths.iter_mut().filter(|width| **width > LEAST).max() {
-            Some(widest) => *widest -= 1,
-            None => return,
-        }
+    while over(&widths) > 0 {
+        *widths[..count].iter_mut().filter(|width| **width > LEAST).max()? -= 1;
     }
+    Some(widths)
 }
 
-/// The words of `text` in lines of at most `width`; a word that is longer stands alone.
-fn lines(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if measure_text_width(line) + 1 + measure_text_width(word) <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
+/// Each row as a list of its cells, for terminals too narrow for a table.
+fn listed(rows: &[&[String]], limit: usize) -> String {
+    let Some((head, rows)) = rows.split_first() else { return String::new() };
+    let widest = head.iter().map(|word| measure_text_width(word)).max().unwrap_or(0);
+    let row = |row: &&[String]| {
+        let cells = head.iter().enumerate().map(|(column, word)| match word.as_str() {
+            _ if cell(row, column).is_empty() => String::new(),
+            "" => format!("{}\n", cell(row, column)),
+            word => format!("{word:<widest$}{}{}\n", " ".repeat(GAP), cell(row, column)),
+        });
+        folded_to(&cells.collect::<String>(), limit)
+    };
+    rows.iter().map(row).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -101,17 +111,32 @@ mod tests {
     #[test]
     fn every_line_fits_the_terminal() {
         let rows = [row(&"n".repeat(300), &"word ".repeat(30)), row("short", "s")];
-        for width in [40, 80, 132] {
+        for width in [20, 30, 40, 80, 132] {
             let text = fitted(&HEAD, &rows, Some(width));
             assert!(text.lines().all(|line| measure_text_width(line) <= width), "{width}\n{text}");
             assert_eq!(text.matches("word").count(), 30, "{text}");
-            assert!(text.contains("…"), "{text}");
         }
     }
 
     #[test]
     fn the_widest_column_is_shortened_and_no_other() {
-        let text = fitted(&HEAD, &[row(&"n".repeat(60), &"h".repeat(20))], Some(60));
-        assert_eq!(text.lines().nth(1), Some(&*format!("{}…  59s   {}", "n".repeat(31), "h".repeat(20))), "{text}");
+        let name = format!("{}-42", "n".repeat(57));
+        let text = fitted(&HEAD, &[row(&name, &"h".repeat(20))], Some(60));
+        let short = format!("{}…{}-42", "n".repeat(16), "n".repeat(12));
+        assert_eq!(text.lines().nth(1), Some(&*format!("{short}  59s   {}", "h".repeat(20))), "{text}");
+    }
+
+    #[test]
+    fn where_no_table_fits_each_row_is_a_list() {
+        let row = |number: &str| [number, &"s".repeat(40), &"r".repeat(12), &"t".repeat(12)].map(str::to_owned);
+        let text = fitted(&["", "SERVER", "ROLE", "STATE"], &[row("[1]"), row("[2]")], Some(40));
+        let list = format!(
+            "SERVER  {}\n        {}\nROLE    {}\nSTATE   {}\n",
+            "s".repeat(32),
+            "s".repeat(8),
+            "r".repeat(12),
+            "t".repeat(12)
+        );
+        assert_eq!(text, format!("[1]\n{list}\n[2]\n{list}"));
     }
 }

@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -10,7 +12,7 @@ use redlatch::{Error, bundle, call::Role};
 use serde_json::{Value, json};
 
 use crate::{
-    duration::{millis, show},
+    duration::{millis, rough, show},
     fleet::Answer,
     health::{Health, Node},
     load::{LoadOptions, State, load_missing},
@@ -48,6 +50,10 @@ pub async fn watch(options: &LoadOptions, global: &Global, interval: Duration) -
                 rounds.lost(global, &health, &late(global, limit));
             },
             _ = signals.next() => break,
+        }
+        // Whoever started it restarts it, with somebody who reads.
+        if UNREAD.load(Ordering::Relaxed) {
+            break;
         }
         tokio::select! {
             () = tokio::time::sleep(interval.saturating_sub(started.elapsed())) => {}
@@ -165,7 +171,7 @@ impl Rounds {
             (false, 0, _) => format!("{server} has all scripts"),
             (true, 0, _) => format!("{server} answers again, all scripts are there"),
             (true, loaded, _) => format!("{server} answers again: loaded {loaded}"),
-            (false, loaded, Some(gap)) => format!("{server}: loaded {loaded}, missing for at most {}", show(gap)),
+            (false, loaded, Some(gap)) => format!("{server}: loaded {loaded}, missing for at most {}", rough(gap)),
             (false, loaded, None) => format!("{server}: loaded {loaded}"),
         };
         self.repairs += u64::from(loaded > 0);
@@ -219,7 +225,12 @@ fn about(address: &str, message: &str) -> String {
     if message.contains(address) { message.to_owned() } else { format!("{address}: {message}") }
 }
 
-/// Tells what happened. A watch goes on whether or not anybody reads.
+/// Whether something could not be told because nobody reads any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Tells what happened.
 fn report(global: &Global, text: &str, event: &Value) {
-    let _ = tell(global, text, event);
+    if tell(global, text, event).is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        UNREAD.store(true, Ordering::Relaxed);
+    }
 }

@@ -6,7 +6,13 @@ use redlatch::call::Role;
 
 use super::facts::{EVICTED, Facts};
 use crate::{
-    ask::Withheld, duration::show, fleet::Answer, granted::Untold, outcome::Problem, output::escaped, product::Product,
+    ask::Withheld,
+    duration::{rough, show},
+    fleet::Answer,
+    granted::Untold,
+    outcome::Problem,
+    output::{escaped, plural},
+    product::Product,
 };
 
 /// How good what was found is; the worst is the greatest.
@@ -173,7 +179,10 @@ fn scripts(facts: &Facts, _: Role) -> Seen {
     match facts.missing {
         0 => Fine("all scripts of this bundle are there".to_owned()),
         missing => Bad(
-            format!("{missing} scripts of this bundle are missing"),
+            match missing {
+                1 => "1 script of this bundle is missing".to_owned(),
+                missing => format!("{missing} scripts of this bundle are missing"),
+            },
             "run `redlatch load`, or keep `redlatch load --watch` running".to_owned(),
         ),
     }
@@ -196,8 +205,9 @@ fn evicted_scripts(facts: &Facts, _: Role) -> Seen {
         "find the caller that sends EVAL with ever other texts. The bundle's scripts stay if they came by `redlatch load`; \
          one that came by EVAL first goes too: SCRIPT FLUSH and `redlatch load` make it stay"
     };
-    let rest = format!("within {}: somebody sends EVAL with ever other texts", show(looked));
-    Warning(format!("{evicted} scripts were evicted {rest}"), fix.to_owned())
+    let were = if evicted == 1 { "was" } else { "were" };
+    let rest = format!("{were} evicted within {}: somebody sends EVAL with ever other texts", rough(looked));
+    Warning(format!("{} {rest}", plural(evicted, "script")), fix.to_owned())
 }
 
 fn rights(facts: &Facts, role: Role) -> Seen {
@@ -267,7 +277,8 @@ fn replicas(facts: &Facts, role: Role) -> Seen {
         (Role::Replica, _, _) | (_, 0, "0") => Nothing,
         (_, connected, "0") => Warning(
             format!(
-                "{connected} replicas and min-replicas-to-write 0: a primary that was replaced goes on granting leases"
+                "{} and min-replicas-to-write 0: a primary that was replaced goes on granting leases",
+                plural(connected, "replica")
             ),
             "CONFIG SET min-replicas-to-write 1, and the same in redis.conf".to_owned(),
         ),
@@ -429,6 +440,7 @@ fn other_scripts(facts: &Facts, _: Role) -> Seen {
             format!("{count} scripts are cached: somebody makes scripts up as it goes, which fills the memory"),
             "find the caller that builds script texts, and let it pass values as ARGV; SCRIPT FLUSH and `redlatch load` clear up".to_owned(),
         ),
+        Some(1) => Fine("1 script is cached".to_owned()),
         Some(count) => Fine(format!("{count} scripts are cached")),
     }
 }

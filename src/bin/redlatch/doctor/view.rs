@@ -6,7 +6,7 @@ use console::style;
 
 use super::checks::{Finding, State};
 use crate::{
-    output::{bad, good},
+    output::{bad, good, plural},
     width::{columns, wrapped},
 };
 
@@ -18,22 +18,33 @@ struct Row<'a> {
     same: bool,
 }
 
+/// What stands below the number of a check.
+const FIX: &str = "     ";
+/// Sentences of fewer columns are of single words.
+const LEAST: usize = 24;
+
 /// The findings in their order, their count, and what to do.
 pub fn view(findings: &[Finding], servers: usize) -> String {
     let rows = folded(findings);
-    let columns = columns();
+    let columns = columns().unwrap_or(usize::MAX);
     let about = rows.iter().map(|row| row.finding.about.len()).max().unwrap_or(0).max("CHECK".len());
     let indent = "D01".len() + 2 + about + 2 + "problem".len() + 2;
-    let mut text = format!("     {:<about$}  {:<7}  FINDING\n", "CHECK", "STATE");
+    let mut text = format!("{FIX}{:<about$}  {:<7}  FINDING\n", "CHECK", "STATE");
     for row in &rows {
         let Finding { id, about: what, state, .. } = row.finding;
-        let lines = wrapped(&row.text(servers), columns.saturating_sub(indent));
-        let body = lines.join(&format!("\n{}", " ".repeat(indent)));
         // A colour has no width.
         let gap = " ".repeat("problem".len() - state.word().len());
-        text += &format!("{id}  {what:<about$}  {}{gap}  {body}\n", state.shown());
+        let (head, text_of) = (format!("{id}  {what:<about$}  {}{gap}", state.shown()), row.text(servers));
+        // Beside the state, or below all of it where that is too narrow.
+        let (head, indent) = if columns < indent + LEAST {
+            (format!("{}\n{FIX}", head.trim_end()), FIX.len())
+        } else {
+            (head + "  ", indent)
+        };
+        let lines = wrapped(&text_of, columns.saturating_sub(indent));
+        text += &format!("{head}{}\n", lines.join(&format!("\n{}", " ".repeat(indent))));
     }
-    text += &format!("\n{}\n", summary(&rows));
+    text += &format!("\n{}\n", wrapped(&summary(&rows), columns).join("\n"));
     text + &fixes(&rows, columns)
 }
 
@@ -64,24 +75,19 @@ impl Row<'_> {
         match (self.finding.state, self.nodes.as_slice()) {
             (_, []) => text.clone(),
             (_, _) if servers < 2 => text.clone(),
-            (State::Fine, nodes) if !self.same => format!("ok on {}", counted(nodes.len(), "server")),
+            (State::Fine, nodes) if !self.same => format!("ok on {}", plural(nodes.len() as u64, "server")),
             (_, [node]) => format!("{node}: {text}"),
-            (State::Fine, nodes) => format!("{}: {text}", counted(nodes.len(), "server")),
+            (State::Fine, nodes) => format!("{}: {text}", plural(nodes.len() as u64, "server")),
             (_, nodes) => format!("{}: {text}", nodes.join(", ")),
         }
     }
 }
 
-/// `1 server`, `2 servers`.
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
 fn summary(rows: &[Row]) -> String {
     let count = |state| rows.iter().filter(|row| row.finding.state == state).count();
     let parts = [
-        (count(State::Problem), counted(count(State::Problem), "problem")),
-        (count(State::Warning), counted(count(State::Warning), "warning")),
+        (count(State::Problem), plural(count(State::Problem) as u64, "problem")),
+        (count(State::Warning), plural(count(State::Warning) as u64, "warning")),
         (count(State::Unknown), format!("{} unknown", count(State::Unknown))),
         (count(State::Fine), format!("{} ok", count(State::Fine))),
     ];
@@ -95,8 +101,8 @@ fn fixes(rows: &[Row], columns: usize) -> String {
     for row in rows {
         let Some(fix) = &row.finding.fix else { continue };
         if said.insert((row.finding.id, fix)) {
-            let lines = wrapped(fix, columns.saturating_sub("D01  ".len()));
-            text += &format!("{}  {}\n", row.finding.id, lines.join("\n     "));
+            let lines = wrapped(fix, columns.saturating_sub(FIX.len()));
+            text += &format!("{}  {}\n", row.finding.id, lines.join(&format!("\n{FIX}")));
         }
     }
     if text.is_empty() { text } else { format!("\nWhat to do\n{text}") }
