@@ -22,7 +22,8 @@
 //! # What it tells
 //!
 //! Attempts, extends and releases are `tracing` spans (`acquire`, `extend`, `release`, at level debug, with the name of
-//! the lock); what goes wrong in the background is an event at level warn. With a recorder of the `metrics` crate
+//! the lock); what goes wrong in the background is an event at level warn. A program that tells people takes an [`Event`]
+//! for each place in the queue, each renewal and each failed one: [`ClientBuilder::events`]. With a recorder of the `metrics` crate
 //! installed, it counts and measures, times in seconds:
 //!
 //! | metric | what |
@@ -64,7 +65,7 @@ pub mod protocol;
 
 pub use call::{Name, Namespace};
 pub use client::{
-    Attempt, Client, ClientBuilder, Held, Lease, Lock, Mutex, Plain, Reentrant, Share, acquire_all, blocking,
+    Attempt, Client, ClientBuilder, Event, Held, Lease, Lock, Mutex, Plain, Reentrant, Share, acquire_all, blocking,
 };
 pub use error::{Error, ErrorKind};
 pub use fence::Fence;

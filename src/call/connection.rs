@@ -252,6 +252,11 @@ impl Connection {
         lock(&self.0.live).as_ref()?.hears.get().copied()
     }
 
+    /// Where the connection in use leads.
+    pub(super) fn address(&self) -> Option<String> {
+        lock(&self.0.live).as_ref().map(|live| live.address.clone())
+    }
+
     /// Gives `live` up: it is broken, or a command on it got no reply for too long.
     pub(super) fn give_up(&self, live: &Live) {
         self.0.give_up(live.number);

@@ -159,6 +159,15 @@ impl Caller {
         }
     }
 
+    /// The address of the server in use, or that was used last: the primary that sentinels have named. `None` in a
+    /// cluster, where each key has its own.
+    pub fn address(&self) -> Option<String> {
+        match &self.shared.servers {
+            Servers::One { node, .. } => node.connection().address(),
+            Servers::Cluster { .. } => None,
+        }
+    }
+
     /// The servers that are meant.
     pub fn endpoint(&self) -> &Endpoint {
         &self.shared.endpoint

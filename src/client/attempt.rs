@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    Event,
     abandon::Guard,
     inbox::Wake,
     lease::Lease,
@@ -149,6 +150,8 @@ impl<F> Lock<F> {
         let (answer, now_us) = match reply {
             Acquire::Granted { now_us, fence, .. } => (Answer::Granted { fence }, now_us),
             Acquire::Queued { remaining, now_us, position } => {
+                let name = || self.target.name.clone();
+                self.client.tell(|| Event::Queued { name: name(), place: position, remaining });
                 (Answer::Queued { position, remaining, server_us: now_us }, now_us)
             }
             Acquire::Held { remaining, now_us } => (Answer::Held { remaining }, now_us),

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, Shared, abandon, heard::Fences, inbox::Inbox, keeper, keeper::Keeper};
+use super::{Client, Event, Shared, abandon, heard::Fences, inbox::Inbox, keeper, keeper::Keeper};
 use crate::{
     Error, Namespace,
     call::{Caller, Endpoint},
@@ -29,6 +29,7 @@ pub struct ClientBuilder {
     pub(super) retention: Duration,
     pub(super) strict: bool,
     pub(super) renewal_thread: bool,
+    pub(super) events: Option<UnboundedSender<Event>>,
 }
 
 impl Default for ClientBuilder {
@@ -42,6 +43,7 @@ impl Default for ClientBuilder {
             retention: Self::DEFAULT_RETENTION,
             strict: false,
             renewal_thread: false,
+            events: None,
         }
     }
 }
@@ -104,6 +106,29 @@ impl ClientBuilder {
     /// a lease is lost when the runtime is blocked for longer than two thirds of its TTL.
     pub fn renewal_thread(mut self, own: bool) -> Self {
         self.renewal_thread = own;
+        self
+    }
+
+    /// Sends there what happens in the background: places in queues, renewals, and what goes wrong with those, which is
+    /// then no `tracing` event as well. Whoever has the other end must read it, or it grows. Defaults to nobody.
+    ///
+    /// ```
+    /// # redlatch::private_server::with_server(async |url| {
+    /// use redlatch::Event;
+    /// let (events, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    /// let client = redlatch::Client::builder().events(events).connect(&url).await?;
+    /// tokio::spawn(async move {
+    ///     while let Some(event) = heard.recv().await {
+    ///         if let Event::NotRenewed { name, remaining, error, .. } = event {
+    ///             eprintln!("{name} is lost in {remaining:?}: {error}");
+    ///         }
+    ///     }
+    /// });
+    /// # client.mutex("stock")?.acquire().await?.release().await
+    /// # });
+    /// ```
+    pub fn events(mut self, events: UnboundedSender<Event>) -> Self {
+        self.events = Some(events);
         self
     }
 

@@ -5,6 +5,7 @@ mod all;
 mod attempt;
 pub mod blocking;
 mod builder;
+mod event;
 mod heard;
 mod inbox;
 mod keeper;
@@ -35,6 +36,7 @@ use target::{Family, Target};
 
 pub use all::acquire_all;
 pub use builder::ClientBuilder;
+pub use event::Event;
 pub use lease::Lease;
 pub use lock::{Attempt, Held, Lock, Mutex, Plain};
 pub use reentrant::{Reentrant, Share};

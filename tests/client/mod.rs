@@ -4,6 +4,7 @@ mod attack;
 mod blocking;
 mod convenience;
 mod deadlines;
+mod events;
 mod forged;
 mod healing;
 pub mod inbox;

@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{
-    Client,
+    Client, Event,
     target::{Extended, Target},
 };
 use crate::{
@@ -78,14 +78,22 @@ impl Extending {
         }
     }
 
-    /// As [`end`](Self::end), for a renewal: nobody waits for it but the log.
+    /// As [`end`](Self::end), for a renewal: nobody waits for it but who listens for events, or the log.
     pub(in crate::client) fn end_renewal(self, outcome: Result<Option<Extended>, Error>) {
         let core = Arc::clone(&self.core);
-        match self.end(outcome) {
-            Ok(()) => {}
+        let outcome = self.end(outcome);
+        let (name, remaining) = (|| core.target.name.clone(), core.deadline().since(clock::now()));
+        match outcome {
+            Ok(()) => drop(core.client.tell(|| Event::Renewed { name: name(), remaining })),
             Err(_) if core.is_given_back() => {}
             Err(error) if error.kind() == ErrorKind::Lost => tracing::warn!(%error, "a renewal came too late"),
-            Err(error) => tracing::warn!(%error, "a renewal got no answer, trying again"),
+            Err(error) => {
+                let error = Arc::new(error);
+                let event = || Event::NotRenewed { name: name(), remaining, error: Arc::clone(&error) };
+                if !core.client.tell(event) {
+                    tracing::warn!(%error, "a renewal got no answer, trying again");
+                }
+            }
         }
     }
 }
