@@ -165,7 +165,6 @@ fn nothing_that_was_sent_to_a_server_that_does_not_know_a_command_is_shown() {
     Certificates::good().write(files.path());
     let at = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
     let (ca, owner) = (at("ca.crt"), at("owner"));
-    std::fs::write(&owner, OWNER).unwrap();
     let (mut calls, mut refused) = (0, 0);
     for (turn, renamed) in RENAMED.into_iter().enumerate() {
         let password = CANARIES[turn % 2];
@@ -181,6 +180,9 @@ fn nothing_that_was_sent_to_a_server_that_does_not_know_a_command_is_shown() {
                 let form = &forms[(turn + which + number) % forms.len()];
                 let format = [&["-vvv"][..], &["--format", "json"], &[]][(which + number) % 3];
                 let name = format!("n{calls}");
+                let lease =
+                    serde_json::json!({ "name": name, "namespace": "redlatch", "ttl_ms": 1000, "owner": OWNER });
+                std::fs::write(&owner, lease.to_string()).unwrap();
                 let word = |word: &&'static str| match *word {
                     "NAME" => name.as_str(),
                     "OWNER" => owner.as_str(),

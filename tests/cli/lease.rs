@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use redlatch::Client;
 
-use super::{Cli, answer, assert_fails, blurred, folder, hold, is_held, until};
+use super::{Cli, HOLDER, answer, assert_fails, blurred, folder, hold, is_held, until, waiters};
 use crate::support::{Raw, Server};
 
 #[test]
@@ -33,11 +33,11 @@ fn the_owner_token_is_in_the_file_for_its_owner_only_and_in_no_output() {
     let path = file.to_str().unwrap();
     let words = ["acquire", "stock", "--owner-file", path, "--format", "json", "-vvv"];
     let acquired = Cli::on(&server, &words).answer();
-    let token = fs::read_to_string(&file).unwrap();
-    let token = token.trim_end();
+    let text = fs::read_to_string(&file).unwrap();
+    let token = serde_json::from_str::<serde_json::Value>(&text).unwrap()["owner"].as_str().unwrap().to_owned();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(acquired.status, 0);
-    assert!(!acquired.stdout.contains(token) && !acquired.stderr.contains(token), "{acquired:?}");
+    assert!(!acquired.stdout.contains(&token) && !acquired.stderr.contains(&token), "{acquired:?}");
     assert_eq!(Raw::connect(&server).lock("redlatch:m1:stock").holder(), token);
 }
 
@@ -53,7 +53,8 @@ fn json_carries_the_owner_token_when_there_is_no_file() {
         serde_json::json!({
             "format_version": 1, "command": "acquire", "ok": true, "exit_code": 0, "errors": [],
             "data": {
-                "name": "stock", "name_base64": null, "held": true, "fence": fence, "ttl_ms": 10_000, "owner": owner,
+                "name": "stock", "name_base64": null, "held": true, "fence": fence, "ttl_ms": 10_000,
+                "namespace": "redlatch", "owner": owner,
             },
         })
     );
@@ -91,10 +92,10 @@ fn a_refused_acquire_leaves_the_owner_file_of_the_holder_alone() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     let file = hold(&server, "stock", folder.path());
     let before = fs::read(&file).unwrap();
-    for wait in [&[][..], &["--wait", "50ms"]] {
+    for wait in [&[][..], &["--wait", "50ms"], &["--wait", "0s"]] {
         let words = [&["acquire", "stock", "--owner-file", &file][..], wait].concat();
-        let expected = "redlatch: \"stock\" is held by another, #m #s #ms of its lease are left\n";
-        assert_fails(&server.url(), &words, &answer(75, "", expected), &[("held", "")]);
+        let expected = format!("redlatch: \"stock\" is held by \"{HOLDER}\", #m #s left of its lease\n");
+        assert_fails(&server.url(), &words, &answer(75, "", &expected), &[("held", "")]);
     }
     assert_eq!(fs::read(&file).unwrap(), before);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
@@ -109,7 +110,7 @@ fn a_waiting_acquire_gets_its_whole_ttl_from_the_hand_off() {
     let second = second.to_str().unwrap();
     let waiting =
         Cli::on(&server, &["acquire", "stock", "--ttl", "2h", "--wait", "10m", "--owner-file", second]).start();
-    until("the second one waits", || waiters(&server) == 1);
+    until("the second one waits", || waiters(&server, "stock") == 1);
     assert_eq!(
         Cli::on(&server, &["release", "stock", "--owner-file", &first]).answer(),
         answer(0, "released \"stock\", the next waiter has it\n", "")
@@ -147,10 +148,94 @@ fn an_owner_file_without_a_token_is_refused_before_anything_is_sent() {
         "redlatch: \"{path}\" holds no owner token\n  \
          hint: name the file that `redlatch acquire --owner-file` wrote\n"
     );
-    for content in ["", "\n", "two words\n", &"x".repeat(129)] {
+    let lease = |owner: &str, ttl: &str| {
+        format!(
+            "{{\"name\":\"stock\",\"name_base64\":null,\"namespace\":\"redlatch\",\"ttl_ms\":{ttl},\"owner\":\"{owner}\"}}"
+        )
+    };
+    let (long, no_ttl) = (lease(&"x".repeat(129), "1"), lease("x:1", "null"));
+    for content in ["", "\n", "x:1\n", "{}", &lease("", "1"), &lease("two words", "1"), &long, &no_ttl] {
         fs::write(&file, content).unwrap();
         refused(&useless);
     }
+}
+
+#[test]
+fn extend_without_a_ttl_asks_for_the_length_that_was_acquired() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = folder.path().join("owner");
+    let file = file.to_str().unwrap();
+    Cli::on(&server, &["acquire", "stock", "--ttl", "2h", "--owner-file", file]).must();
+    let extended = Cli::on(&server, &["extend", "stock", "--owner-file", file]).must();
+    assert!(extended.starts_with("extended \"stock\" for 2h, "), "{extended}");
+}
+
+#[test]
+fn an_owner_file_of_another_lock_is_a_mistake_and_no_loss() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let (file, other) = (hold(&server, "stock", folder.path()), hold(&server, "other", folder.path()));
+    for verb in ["extend", "release"] {
+        let told = format!("redlatch: {other:?} is the owner file of \"other\", not of \"stock\"; nothing was done\n");
+        let words = [verb, "stock", "--owner-file", &other];
+        assert_fails(&server.url(), &words, &answer(78, "", &told), &[("configuration", "")]);
+        let told = format!(
+            "redlatch: {file:?} is the owner file of \"stock\" in the namespace \"redlatch\", not of \"stock\" in the \
+             namespace \"shop\"; nothing was done\n"
+        );
+        let words = [verb, "stock", "--namespace", "shop", "--owner-file", &file];
+        assert_fails(&server.url(), &words, &answer(78, "", &told), &[("configuration", "")]);
+    }
+    assert!(is_held(&server, "stock") && is_held(&server, "other"));
+}
+
+#[test]
+fn what_acquire_prints_as_json_is_an_owner_file() {
+    use std::os::unix::ffi::OsStrExt;
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = folder.path().join("owner");
+    let file = file.to_str().unwrap();
+    for form in ["json", "jsonl"] {
+        for name in [&b"stock"[..], b"no text \xff"] {
+            let on = |words: &[&str]| {
+                let mut cli = Cli::on(&server, words);
+                cli.command.arg(std::ffi::OsStr::from_bytes(name));
+                cli.must()
+            };
+            fs::write(file, on(&["acquire", "--format", form])).unwrap();
+            on(&["extend", "--owner-file", file]);
+            on(&["release", "--owner-file", file]);
+        }
+    }
+}
+
+#[test]
+fn a_label_says_who_holds_and_who_waits() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let holder = |words: &[&str]| {
+        Cli::on(&server, &[&["acquire", "stock", "--format", "json"][..], words].concat()).must();
+        let told = inspected(&server)["data"]["holder"].as_str().unwrap().to_owned();
+        Cli::on(&server, &["force-release", "stock", "--yes", "--reason", "a test"]).must();
+        told
+    };
+    assert_eq!(holder(&["--label", "nightly backup, ask Ada"]), "nightly backup, ask Ada");
+    assert_eq!(holder(&["--label", &"x".repeat(128)]), "x".repeat(128));
+    let ours = holder(&[]);
+    let (user, rest) = ours.split_once('@').unwrap();
+    assert!(!user.is_empty() && rest.ends_with(" redlatch acquire"), "{ours}");
+    let too_long = Cli::on(&server, &["acquire", "stock", "--format", "json", "--label", &"x".repeat(129)]).answer();
+    assert_eq!(too_long.status, 2, "{too_long:?}");
+    // The name of the command, and not its arguments.
+    let script = "redlatch=$0; $redlatch inspect stock | grep holder";
+    let words = ["run", "stock", "--", "/bin/sh", "-c", script, env!("CARGO_BIN_EXE_redlatch"), "s3cret"];
+    let shown = Cli::on(&server, &words).must();
+    assert_eq!(shown, format!("holder        {} sh\n", ours.trim_end_matches(" redlatch acquire")));
+    // A hand-off keeps the label of who waited.
+    let first = hold(&server, "stock", folder.path());
+    let waiting = Cli::on(&server, &["run", "stock", "--label", "next", "--", "sh", "-c", script, words[6]]).start();
+    until("it waits", || waiters(&server, "stock") == 1);
+    assert_eq!(inspected(&server)["data"]["waiters"][0]["label"], "next");
+    Cli::on(&server, &["release", "stock", "--owner-file", &first]).must();
+    assert_eq!(waiting.answer(), answer(0, "holder        next\n", ""));
 }
 
 #[test]
@@ -210,7 +295,7 @@ fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
     let second = folder.path().join("second");
     let words = ["acquire", "stock", "--ttl", "1h", "--wait", "10m", "--owner-file", second.to_str().unwrap()];
     let waiting = Cli::on(&server, &words).start();
-    until("the second one waits", || waiters(&server) == 1);
+    until("the second one waits", || waiters(&server, "stock") == 1);
     let before = inspected(&server);
     let holder = before["data"]["holder"].as_str().unwrap();
     let words = ["force-release", "stock", "--reason", "hung\x1b"];
@@ -227,7 +312,7 @@ fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
         answer(
             0,
             &format!(
-                "ended the lease of {holder} on \"stock\": hung\\u{{1b}}; the next waiter has it with fence {fence}\n"
+                "ended the lease of \"{holder}\" on \"stock\": hung\\u{{1b}}; the next waiter has it with fence {fence}\n"
             ),
             ""
         )
@@ -341,8 +426,4 @@ fn a_namespace_is_another_world() {
 fn inspected(server: &Server) -> serde_json::Value {
     let answer = Cli::on(server, &["inspect", "stock", "--format", "json"]).answer();
     serde_json::from_str(&answer.stdout).unwrap()
-}
-
-fn waiters(server: &Server) -> usize {
-    inspected(server)["data"]["waiters"].as_array().unwrap().len()
 }

@@ -11,6 +11,7 @@ mod lease;
 mod load;
 mod promise;
 mod run;
+mod story;
 mod terminal;
 mod trouble;
 mod urls;
@@ -283,12 +284,22 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder can be made")
 }
 
+/// Who holds what [`hold`] leaves held.
+pub const HOLDER: &str = "a test, held by";
+
 /// Leaves `name` held for an hour and returns the file with the owner token.
 #[track_caller]
 pub fn hold(server: &Server, name: &str, folder: &Path) -> String {
     let file = folder.join(format!("owner of {name}")).to_str().expect("the path is UTF-8").to_owned();
-    Cli::on(server, &["acquire", name, "--ttl", "1h", "--owner-file", &file]).must();
+    Cli::on(server, &["acquire", name, "--ttl", "1h", "--label", HOLDER, "--owner-file", &file]).must();
     file
+}
+
+/// How many wait for the lock.
+#[track_caller]
+pub fn waiters(server: &Server, name: &str) -> usize {
+    let fields: Vec<String> = Raw::connect(server).must(&["HKEYS", &format!("redlatch:m1:{name}")]);
+    fields.iter().filter(|field| field.starts_with("waiter:")).count()
 }
 
 /// Whether the lock is held now.

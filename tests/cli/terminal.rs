@@ -1,6 +1,6 @@
 //! `redlatch run` on a real terminal. A test that repeats a public report of another tool bears its name and number.
 
-use super::{folder, is_alive, is_held, line_of, until};
+use super::{Cli, HOLDER, folder, hold, is_alive, is_held, line_of, until, waiters};
 use crate::support::{Pty, Server};
 
 #[test]
@@ -164,15 +164,85 @@ fn concurrently_470_ctrl_c_ends_the_loop_around_run() {
 #[test]
 fn ctrl_c_ends_a_wait_and_the_script_around_it() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
-    super::hold(&server, "z", folder.path());
+    hold(&server, "z", folder.path());
     let mut pty = Pty::start(&server, &["bash", "-c", "echo rea''dy; redlatch run z -- echo ran; echo after"]);
     pty.shows("ready");
-    let mut raw = crate::support::Raw::connect(&server);
-    until("it waits", || {
-        let fields: Vec<String> = raw.must(&["HKEYS", "redlatch:m1:z"]);
-        fields.iter().any(|field| field.starts_with("waiter:"))
-    });
+    until("it waits", || waiters(&server, "z") == 1);
     pty.ctrl(b'c');
     assert_eq!(pty.status(), -2);
     assert!(!pty.screen().contains("after"), "{}", pty.screen());
+}
+
+#[test]
+fn a_wait_shows_one_live_line_that_is_gone_before_the_command_has_the_terminal() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = hold(&server, "z", folder.path());
+    let mut shell = Pty::shell(&server);
+    shell.types("redlatch run z -- sh -c 'read x </dev/tty; echo g''ot-$x'\n");
+    shell.shows("\rwaiting ");
+    shell.shows(" for \"z\": place 1, held for ");
+    shell.shows(&format!(" by \"{HOLDER}\" (since "));
+    shell.shows("\x1b[K\rwaiting ");
+    Cli::on(&server, &["release", "z", "--owner-file", &file]).must();
+    shell.shows("\x1b[K\r\x1b[K");
+    shell.types("word\n");
+    shell.shows("got-word");
+    let screen = shell.screen();
+    let (_, after) = screen.rsplit_once("\r\x1b[K").unwrap();
+    assert!(!after.contains("waiting"), "{screen}");
+}
+
+#[test]
+fn a_live_line_makes_way_for_what_ends_the_wait() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    hold(&server, "z", folder.path());
+    let mut pty = Pty::start(&server, &["redlatch", "run", "z", "-w", "2s", "--", "true"]);
+    pty.shows("waiting ");
+    pty.shows("\r\x1b[Kredlatch: ");
+    pty.shows(&format!("\"z\" is held by \"{HOLDER}\", "));
+    assert_eq!(pty.status(), 75);
+}
+
+#[test]
+fn nobody_sees_a_live_line_who_wants_none_or_has_the_job_in_the_background() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    hold(&server, "z", folder.path());
+    let mut shell = Pty::shell(&server);
+    for (number, run) in [
+        "redlatch run z -- true &",
+        "redlatch run z -q -w 1s -- true",
+        "redlatch run z --format json -w 1s -- true",
+        "TERM=dumb redlatch run z -w 1s -- true",
+        "redlatch run z -w 1s -- true 2>&1 | cat",
+        "redlatch run z -n -- true",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        shell.types(&format!("{run}\n"));
+        until("it waits", || waiters(&server, "z") > 0);
+        shell.types(&format!("sleep 1.2; echo en''d-{number}\n"));
+        shell.shows(&format!("end-{number}"));
+    }
+    assert!(!shell.screen().contains("waiting"), "{}", shell.screen());
+    shell.types("kill %1; wait; echo st''atus\n");
+    shell.shows("status");
+}
+
+#[test]
+fn v_on_a_terminal_tells_the_story_around_the_live_line() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let file = hold(&server, "z", folder.path());
+    for v in ["-v", "-vvv"] {
+        let mut pty = Pty::start(&server, &["redlatch", "run", v, "z", "-w", "1s", "--", "true"]);
+        pty.shows("connected to ");
+        pty.shows("redlatch: waiting for \"z\": place 1, held for ");
+        assert_eq!(pty.status(), 75);
+        assert!(!pty.screen().contains("panicked"), "{}", pty.screen());
+    }
+    Cli::on(&server, &["release", "z", "--owner-file", &file]).must();
+    let mut pty = Pty::start(&server, &["redlatch", "run", "-vvv", "z", "--", "true"]);
+    pty.shows("released \"z\"");
+    assert_eq!(pty.status(), 0);
+    assert!(!pty.screen().contains("panicked"), "{}", pty.screen());
 }

@@ -114,7 +114,8 @@ fn a_url_that_is_not_understood_is_not_repeated() {
 fn every_verb_says(url: &str, status: i32, stderr: &str, problem: (&str, &str)) {
     let folder = folder();
     let file = folder.path().join("owner");
-    fs::write(&file, "someone:1\n").unwrap();
+    let lease = r#"{"name":"stock","name_base64":null,"namespace":"redlatch","ttl_ms":10000,"owner":"someone:1"}"#;
+    fs::write(&file, lease).unwrap();
     let file = file.to_str().unwrap();
     for words in [
         &["load"][..],

@@ -8,11 +8,14 @@ use serde_json::json;
 
 use crate::{
     duration::{self, millis, show},
+    held, label,
     opt::{Format, Global},
-    outcome::{Cause, Failure, Outcome, Problem, Verdict},
+    outcome::{Cause, Failure, Outcome},
     output::{base64_of, text_of},
     owner_file::OwnerFile,
     signals::{self, Signals},
+    voice::Voice,
+    wait::Wait,
 };
 
 /// Options of `acquire`.
@@ -24,9 +27,12 @@ pub struct AcquireOptions {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
         default_value = duration::TTL)]
     pub ttl: Duration,
-    /// Wait at most that long; without it the server is asked once
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    /// Wait at most that long; without it, and with 0s, the server is asked once
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_or_zero, allow_hyphen_values = true)]
     pub wait: Option<Duration>,
+    /// Who holds the lease, for people who inspect it: at most 128 bytes [default: USER@HOST redlatch acquire]
+    #[arg(long, value_name = "TEXT", value_parser = label::parse)]
+    pub label: Option<String>,
     /// Where the owner token is written, readable by its owner only; needed unless --format json
     #[arg(long, value_name = "FILE")]
     pub owner_file: Option<PathBuf>,
@@ -44,19 +50,23 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
     }
     let file = options.owner_file.as_deref().map(OwnerFile::prepare).transpose()?;
     let mut signals = Signals::listen()?;
-    let client = tokio::select! {
-        client = global.client(options.ttl) => client?,
+    let _voice = Voice::without_waiting();
+    let label = options.label.clone().unwrap_or_else(|| label::of("redlatch acquire".as_ref()));
+    let (client, mut events) = tokio::select! {
+        client = global.client(options.ttl, &label) => client?,
         signal = signals.next() => return Err(interrupted(&name, signal)),
     };
     let lock = client.mutex(name.as_bytes())?.renew(false);
+    let wait = Wait { global, client: &client, name: &name, label: &label };
     let granted = tokio::select! {
-        granted = grant(&lock, options) => granted,
+        granted = wait.watch(grant(&lock, options), &mut events) => granted,
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
-    let outcome = granted.and_then(|attempt| match attempt {
-        Attempt::Granted(lease) => leave_held(options, lease, file),
-        Attempt::Held(held) => Ok(held_by_another(&name, held.remaining, 75)),
-    });
+    let outcome = match granted {
+        Ok(Attempt::Granted(lease)) => leave_held(options, global, lease, file),
+        Ok(Attempt::Held(held)) => Ok(held::by_another(&client, &name, held, 75).await),
+        Err(failure) => Err(failure),
+    };
     settle(&client).await;
     outcome
 }
@@ -68,35 +78,29 @@ async fn grant(lock: &Lock<Mutex>, options: &AcquireOptions) -> Result<Attempt<M
     })
 }
 
-fn leave_held(options: &AcquireOptions, lease: Lease, file: Option<OwnerFile>) -> Result<Outcome, Failure> {
+fn leave_held(
+    options: &AcquireOptions,
+    global: &Global,
+    lease: Lease,
+    file: Option<OwnerFile>,
+) -> Result<Outcome, Failure> {
     let mut data = json!({
         "name": text_of(lease.name().as_bytes()),
         "name_base64": base64_of(lease.name().as_bytes()),
         "held": true,
         "fence": lease.fence().to_string(),
         "ttl_ms": millis(options.ttl),
+        "namespace": global.namespace,
     });
     let text = format!("acquired {} for {}, fence {}\n", lease.name(), show(options.ttl), lease.fence());
+    let mut with_token = data.clone();
+    with_token["owner"] = lease.owner_token().into();
     match file {
-        Some(file) => file.write(lease.owner_token())?,
-        None => data["owner"] = lease.owner_token().into(),
+        Some(file) => file.write(&with_token)?,
+        None => data = with_token,
     }
     lease.into_owner_token();
     Ok(Outcome::new(text, data))
-}
-
-/// The answer "no".
-pub fn held_by_another(name: &Name, remaining: std::time::Duration, exit_code: u8) -> Outcome {
-    let message = if remaining.is_zero() {
-        format!("{name} is held by another")
-    } else {
-        format!("{name} is held by another, {} of its lease are left", show(remaining))
-    };
-    let data = json!({
-        "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "held": false,
-        "remaining_ms": millis(remaining),
-    });
-    Outcome::new("", data).verdict(Verdict::Held(exit_code)).problem(Problem::new("held", message))
 }
 
 /// Waits until an acquire that was given up is undone, but not for a server that does not answer.

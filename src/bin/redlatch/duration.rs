@@ -12,10 +12,7 @@ const MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// Parses a duration of 1 ms to 31 days in whole milliseconds.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .ok()
-        .filter(|_| !text.bytes().all(|byte| byte.is_ascii_digit()))
-        .ok_or("a duration is a number with a unit, write 500ms, 30s, 5m or 2h")?;
+    let duration = with_unit(text).ok_or("a duration is a number with a unit, write 500ms, 30s, 5m or 2h")?;
     if !(MIN..=MAX).contains(&duration) {
         return Err("a duration must be 1ms to 31days".to_owned());
     }
@@ -27,7 +24,11 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 
 /// As [`parse`], and `0s` too.
 pub fn parse_or_zero(text: &str) -> Result<Duration, String> {
-    if matches!(text, "0s" | "0ms") { Ok(Duration::ZERO) } else { parse(text) }
+    if with_unit(text) == Some(Duration::ZERO) { Ok(Duration::ZERO) } else { parse(text) }
+}
+
+fn with_unit(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|_| !text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A duration for people, in whole milliseconds, for instance `9s 998ms`.
@@ -46,6 +47,12 @@ pub fn rough(duration: Duration) -> String {
         _ => 3600,
     };
     humantime::format_duration(Duration::from_secs(seconds / unit * unit)).to_string()
+}
+
+/// What is left of a time that presses: to a tenth of a second below a minute.
+pub fn left(duration: Duration) -> String {
+    let tenths = duration.as_millis() / 100;
+    if tenths < 600 { format!("{}.{} s", tenths / 10, tenths % 10) } else { rough(duration) }
 }
 
 /// A duration for programs.
@@ -71,6 +78,24 @@ mod tests {
         ] {
             assert_eq!(rough(Duration::from_millis(milliseconds)), text);
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_minute_is_told_in_tenths_of_a_second() {
+        for (milliseconds, text) in [(0, "0.0 s"), (99, "0.0 s"), (3299, "3.2 s"), (59_999, "59.9 s"), (60_000, "1m")] {
+            assert_eq!(left(Duration::from_millis(milliseconds)), text);
+        }
+    }
+
+    #[test]
+    fn zero_has_a_unit_too() {
+        for zero in ["0s", "0ms", "0m"] {
+            assert_eq!(parse_or_zero(zero), Ok(Duration::ZERO), "{zero}");
+        }
+        for wrong in ["0", "00", "", "-1s"] {
+            assert!(parse_or_zero(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_or_zero("1s"), parse("1s"));
     }
 
     #[test]

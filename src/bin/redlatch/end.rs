@@ -7,6 +7,7 @@ use crate::{
     guard::words::{Ended, Reason},
     outcome::Verdict,
     output::{base64_of, text_of},
+    signals,
 };
 
 /// How the command ended.
@@ -29,6 +30,15 @@ impl End {
             (Some(_), _) => Verdict::Lost,
             (None, Some(signal)) => Verdict::Signalled(byte(signal)),
             (None, None) => Verdict::Exited(byte(self.ended.code.unwrap_or_default())),
+        }
+    }
+
+    /// How the command ended by itself, in words.
+    pub fn story(&self) -> Option<String> {
+        match (self.ended.stopped, self.ended.signal, self.ended.code) {
+            (None, Some(signal), _) => Some(format!("the command was ended by {}", signals::name(signal))),
+            (None, None, Some(code)) => Some(format!("the command has ended with exit code {code}")),
+            _ => None,
         }
     }
 

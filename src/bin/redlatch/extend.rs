@@ -20,10 +20,9 @@ use crate::{
 pub struct ExtendOptions {
     /// The name that was acquired
     pub name: OsString,
-    /// Least length of the lease from now
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
-        default_value = duration::TTL)]
-    pub ttl: Duration,
+    /// Least length of the lease from now [default: the length that it was acquired with]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub ttl: Option<Duration>,
     /// The file that `acquire` wrote
     #[arg(long, value_name = "FILE")]
     pub owner_file: PathBuf,
@@ -32,10 +31,10 @@ pub struct ExtendOptions {
 /// Makes the lease last its TTL from now, or longer if it does already.
 pub async fn extend(options: &ExtendOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, key) = global.key_of(&options.name)?;
-    let owner = owner_file::read(&options.owner_file)?;
+    let owned = owner_file::read(&options.owner_file, &name, global)?;
+    let ttl = options.ttl.unwrap_or(owned.ttl);
     let caller = global.healing_caller().await?;
-    let reply =
-        repeated(&caller, || caller.extend(&key, &owner, options.ttl, ClientBuilder::DEFAULT_RETENTION)).await?;
+    let reply = repeated(&caller, || caller.extend(&key, &owned.owner, ttl, ClientBuilder::DEFAULT_RETENTION)).await?;
     let Extend::Extended { remaining, fence, .. } = reply else { return Err(lost(&name)) };
     let data = json!({
         "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "fence": fence.to_string(), "remaining_ms": millis(remaining),

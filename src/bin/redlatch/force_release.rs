@@ -10,7 +10,7 @@ use crate::{
     inspect::not_held,
     opt::Global,
     outcome::{Cause, Failure, Outcome},
-    output::{base64_of, escaped, text_of},
+    output::{base64_of, escaped, quoted, text_of},
     rights::Role,
 };
 
@@ -32,9 +32,9 @@ pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Re
     let (name, key) = global.key_of(&options.name)?;
     let caller = global.healing_caller_as(Role::Operator).await?;
     let lock = caller.inspect(&key, 0).await?;
-    let holder = escaped(&lock.label);
+    let holder = quoted(&lock.label);
     if lock.held && !options.yes {
-        return Err(Failure::new(Cause::Usage, format!("{name} is held by {holder:?}, which may be at work"))
+        return Err(Failure::new(Cause::Usage, format!("{name} is held by {holder}, which may be at work"))
             .hint("say --yes when it is gone, or when the resource refuses old fences"));
     }
     let (word, fence) = match caller.force_release(&key).await? {

@@ -45,7 +45,7 @@ pub async fn inspect(options: &InspectOptions, global: &Global) -> Result<Outcom
     if options.follow {
         return follow(options, global, &name, &key, &caller).await;
     }
-    Ok(outcome(&name, &caller.inspect(&key, options.waiters).await?))
+    Ok(outcome(&name, &caller.inspect(&key, options.waiters).await?, options.waiters))
 }
 
 /// Shows the lock whenever it has changed, until a signal comes. A server that does not answer for a while is waited for.
@@ -68,7 +68,7 @@ async fn follow(
                 let tickets: Vec<_> = lock.waiters.iter().map(|place| place.ticket).collect();
                 let state = Some((lock.held, lock.fence, tickets));
                 if shown != state {
-                    let Outcome { text, data, .. } = outcome(name, &lock);
+                    let Outcome { text, data, .. } = outcome(name, &lock, options.waiters);
                     let gap = if shown.is_some() { "\n" } else { "" };
                     if tell(global, &format!("{gap}{}", String::from_utf8_lossy(&text).trim_end()), &data).is_err() {
                         break;
@@ -90,7 +90,7 @@ async fn follow(
     Ok(Outcome::new("", Value::Null))
 }
 
-fn outcome(name: &Name, lock: &Inspect) -> Outcome {
+fn outcome(name: &Name, lock: &Inspect, limit: u32) -> Outcome {
     let title = escaped(name.as_bytes());
     let waiters: Vec<_> = lock
         .waiters
@@ -114,7 +114,7 @@ fn outcome(name: &Name, lock: &Inspect) -> Outcome {
         "places": lock.places,
         "waiters": waiters,
     });
-    let outcome = Outcome::new(view(&title, lock), data);
+    let outcome = Outcome::new(view(&title, lock, limit), data);
     if lock.held { outcome } else { not_held(outcome, name) }
 }
 
@@ -124,7 +124,7 @@ pub fn not_held(outcome: Outcome, name: &Name) -> Outcome {
     Outcome { problems_shown: true, ..outcome.verdict(Verdict::Different).problem(no) }
 }
 
-fn view(title: &str, lock: &Inspect) -> String {
+fn view(title: &str, lock: &Inspect, limit: u32) -> String {
     let (state, holder) = if lock.held { (good("held"), "holder") } else { ("free".to_owned(), "last held by") };
     let mut lines = vec![("name", title.to_owned()), ("state", state)];
     if lock.since_us > 0 {
@@ -141,7 +141,8 @@ fn view(title: &str, lock: &Inspect) -> String {
     lines.push((
         "waiters",
         match lock.places {
-            places if places > shown as u64 => format!("{places}, the first {shown} are shown"),
+            // Some of the places may be left by waiters that have gone.
+            places if places > limit.into() => format!("{places} at most, {shown} shown, see --waiters"),
             _ => shown.to_string(),
         },
     ));

@@ -126,6 +126,8 @@ pub struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say what happens, twice for more
+    ///
+    /// Connected to what, waiting behind whom, under which fence, each renewal, the release.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }

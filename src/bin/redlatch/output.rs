@@ -11,8 +11,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::{
+    line,
     opt::{Color, Format, Global},
     outcome::{Failure, Outcome, Problem},
+    voice::{Log, put},
 };
 
 /// Decides about colour and about the log on stderr.
@@ -32,7 +34,7 @@ pub fn prepare(global: &Global) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(|| Log)
         .with_ansi(console::colors_enabled_stderr())
         .init();
 }
@@ -140,16 +142,17 @@ fn escapes(character: char) -> bool {
     !character.is_ascii_graphic() && character.escape_debug().len() > 1
 }
 
-/// Tells people something on stderr. A stderr that is closed is no reason to stop.
+/// Tells people something on stderr.
 pub fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "redlatch: {text}");
+    line::clear();
+    put(format!("redlatch: {text}\n"));
 }
 
 fn complain(problem: &Problem) {
     let error = Style::new().for_stderr().red().apply_to(&problem.message);
     say(&error.to_string());
     if let Some(hint) = &problem.hint {
-        let _ = writeln!(io::stderr(), "  hint: {hint}");
+        put(format!("  hint: {hint}\n"));
     }
 }
 
@@ -187,4 +190,9 @@ pub fn escaped(bytes: &[u8]) -> String {
         }
         Err(_) => bytes.escape_ascii().to_string(),
     }
+}
+
+/// The same in double quotes.
+pub fn quoted(bytes: &[u8]) -> String {
+    format!("\"{}\"", escaped(bytes))
 }

@@ -34,7 +34,7 @@ const ROUNDS: usize = 1600;
 /// Releases and hands the lock to the next waiter.
 pub async fn release(options: &ReleaseOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, key) = global.key_of(&options.name)?;
-    let owner = owner_file::read(&options.owner_file)?;
+    let owner = owner_file::read(&options.owner_file, &name, global)?.owner;
     let caller = global.healing_caller().await?;
     let mut first = None;
     for _ in 0..ROUNDS {

@@ -3,23 +3,20 @@
 use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueEnum};
-use redlatch::{Attempt, Error, ErrorKind, Lease, Lock, Mutex};
-use serde_json::json;
-use tokio::time::sleep;
+use redlatch::{Attempt, Lock, Mutex};
 
 use crate::{
-    acquire::{held_by_another, interrupted, settle},
-    child::{Child, Variable},
-    duration::{self, show},
-    environment,
-    exec::not_started,
-    io_failure,
+    acquire::{interrupted, settle},
+    duration, environment, held,
+    hold::Holding,
     journal::Journal,
+    label,
     opt::Global,
-    outcome::{Failure, Outcome, Problem, Verdict},
-    output::{base64_of, text_of},
+    outcome::{Failure, Outcome},
+    reserve::Reserve,
     signals::Signals,
-    supervise::{Reserve, Supervision, share_keys},
+    voice::Voice,
+    wait::Wait,
 };
 
 /// Options of `run`.
@@ -31,7 +28,10 @@ pub struct RunOptions {
     #[arg(short = 'n', long, conflicts_with = "wait")]
     pub no_wait: bool,
     /// Wait at most that long [default: for ever]
-    #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    ///
+    /// 0s is the same as -n.
+    #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration::parse_or_zero,
+        allow_hyphen_values = true)]
     pub wait: Option<Duration>,
     /// Exit code if not acquired
     #[arg(short = 'E', long, value_name = "CODE", default_value_t = 75)]
@@ -42,6 +42,12 @@ pub struct RunOptions {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
         default_value = duration::TTL)]
     pub ttl: Duration,
+    /// Who holds the lease [default: USER@HOST COMMAND]
+    ///
+    /// For people who inspect the lock or wait for it; at most 128 bytes. By default the user, the host, and the name of
+    /// the command without its arguments.
+    #[arg(long, value_name = "TEXT", value_parser = label::parse)]
+    pub label: Option<String>,
     /// Time from --signal to KILL [default: TTL/4]
     ///
     /// When the lease cannot be kept. By default a quarter of the TTL, at most 5s.
@@ -72,7 +78,8 @@ pub struct RunOptions {
     pub pass_url: bool,
     /// Write what happens to this descriptor
     ///
-    /// One JSON object a line: acquired, suspended, lost, exited, stopped, not_stopped, released, not_released.
+    /// One JSON object a line: acquired, not_renewed, renewed (after not_renewed), suspended, lost, exited, stopped,
+    /// not_stopped, released, not_released.
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
     pub status_fd: Option<i32>,
     /// The command and its arguments
@@ -98,40 +105,47 @@ pub enum OnEnd {
     Leave,
 }
 
-/// How long a release is tried that gets no answer, however long the lease is.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Acquires, runs the command, releases.
 pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, _) = global.key_of(&options.name)?;
     let reserve = Reserve::of(options)?;
-    let mut journal = Journal::open(options.status_fd)?;
+    let journal = Journal::open(options.status_fd)?;
     let mut signals = Signals::listen()?;
-    let client = tokio::select! {
-        client = global.client(options.ttl) => client?,
+    let _voice = Voice::without_waiting();
+    let label = options.label.clone().unwrap_or_else(|| label::of(&options.command[0]));
+    let (client, mut events) = tokio::select! {
+        client = global.client(options.ttl, &label) => client?,
         signal = signals.next() => return Err(interrupted(&name, signal)),
     };
-    if !options.no_wait
+    if options.waits()
         && let Some(refusal) =
             environment::refuse_to_wait_for_ourselves(&client, &name, options.conflict_exit_code).await
     {
         return Ok(refusal);
     }
     let lock = client.mutex(name.as_bytes())?.renew(!options.no_renew);
+    let wait = Wait { global, client: &client, name: &name, label: &label };
     let attempt = tokio::select! {
-        attempt = grant(&lock, options) => attempt,
+        attempt = wait.watch(grant(&lock, options), &mut events) => attempt,
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
     let outcome = match attempt {
         Ok(Attempt::Granted(lease)) => {
             let environment = environment::of_command(&client, &lease, options.pass_url);
-            hold(options, global, lease, &environment, reserve, &mut signals, &mut journal).await
+            Holding { options, global, reserve, signals, journal, events }.hold(lease, &environment).await
         }
-        Ok(Attempt::Held(held)) => Ok(held_by_another(&name, held.remaining, options.conflict_exit_code)),
+        Ok(Attempt::Held(held)) => Ok(held::by_another(&client, &name, held, options.conflict_exit_code).await),
         Err(failure) => Err(failure),
     };
     settle(&client).await;
     outcome
+}
+
+impl RunOptions {
+    /// Whether it stands in the queue when another has the lease.
+    fn waits(&self) -> bool {
+        !self.no_wait && self.wait != Some(Duration::ZERO)
+    }
 }
 
 async fn grant(lock: &Lock<Mutex>, options: &RunOptions) -> Result<Attempt<Mutex>, Failure> {
@@ -147,67 +161,4 @@ async fn grant(lock: &Lock<Mutex>, options: &RunOptions) -> Result<Attempt<Mutex
         lease.extend(options.ttl).await?;
     }
     Ok(attempt)
-}
-
-/// Runs the command under `lease` and gives the lease back, whatever happens.
-async fn hold(
-    options: &RunOptions,
-    global: &Global,
-    lease: Lease,
-    environment: &[Variable],
-    reserve: Reserve,
-    signals: &mut Signals,
-    journal: &mut Journal,
-) -> Result<Outcome, Failure> {
-    let fence = lease.fence().to_string();
-    let name = lease.name().clone();
-    signals.listen_for_stops().map_err(|error| io_failure("listening for signals", &error))?;
-    let mut child = match Child::spawn(&options.command, environment, reserve.plan(options, &lease)).await {
-        Ok(child) => child,
-        Err(error) => {
-            give_back(lease, signals, global.timeout).await;
-            return Err(io_failure("starting the guard of the command", &error));
-        }
-    };
-    let acquired = json!({ "event": "acquired", "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()),
-        "fence": fence });
-    let watch = Supervision { options, lease: &lease, reserve, child: &mut child, signals, journal, acquired };
-    let end = watch.watch().await;
-    end.events().iter().for_each(|event| journal.write(event));
-    let released = give_back(lease, signals, global.timeout).await;
-    journal.write(&match released {
-        None => json!({ "event": "released" }),
-        Some(ErrorKind::Lost) => json!({ "event": "lost" }),
-        Some(_) => json!({ "event": "not_released" }),
-    });
-    if let Some(number) = end.ended.not_started {
-        return Err(not_started(&options.command[0], &std::io::Error::from_raw_os_error(number)));
-    }
-    if let Err(error) = share_keys(&end.ended) {
-        tracing::warn!(%error, "the rest of the job was not told how the command ended");
-    }
-    let outcome = Outcome::new("", end.data(&name, &fence)).verdict(end.verdict());
-    if let Some(message) = end.loss(&name, released) {
-        return Ok(outcome.verdict(Verdict::Lost).problem(Problem::new("lost", message)));
-    }
-    Ok(match released {
-        Some(_) => outcome.note(format!("{name} could not be given back, its lease ends within {}", show(options.ttl))),
-        None => outcome,
-    })
-}
-
-/// Releases. Returns what went wrong. A signal ends a wait that is longer than one command may take, and not before: it
-/// may be the one that ended the command as well.
-async fn give_back(lease: Lease, signals: &mut Signals, timeout: Duration) -> Option<ErrorKind> {
-    let enough = async {
-        sleep(timeout).await;
-        tokio::select! {
-            () = sleep(PATIENCE) => {}
-            _ = signals.next() => {}
-        }
-    };
-    tokio::select! {
-        released = lease.release() => released.err().as_ref().map(Error::kind),
-        () = enough => Some(ErrorKind::Unknown),
-    }
 }

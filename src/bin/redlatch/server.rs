@@ -9,9 +9,10 @@ use std::{
 };
 
 use redlatch::{
-    Client, ClientBuilder, Error, ErrorKind, Name, Namespace,
+    Client, ClientBuilder, Error, ErrorKind, Event, Name, Namespace,
     call::{Caller, Endpoint},
 };
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{
     opt::Global,
@@ -37,9 +38,10 @@ impl Global {
 
     /// As [`healing_caller`](Self::healing_caller), for work that takes the rights of `role`.
     pub async fn healing_caller_as(&self, role: Role) -> Result<Caller, Failure> {
-        Caller::connect(&self.operators()?.as_role(Some(role.word())), self.timeout, false, |_| {})
-            .await
-            .map_err(unconnected)
+        let endpoint = self.operators()?.as_role(Some(role.word()));
+        let caller = Caller::connect(&endpoint, self.timeout, false, |_| {}).await.map_err(unconnected)?;
+        self.tell_of_server(&caller).await;
+        Ok(caller)
     }
 
     /// As [`endpoint`](Self::endpoint), for connections that are not to be counted among those of callers.
@@ -47,11 +49,15 @@ impl Global {
         Ok(self.endpoint()?.introduced_as("redlatch-cli"))
     }
 
-    /// A client whose leases are `ttl` long.
-    pub async fn client(&self, ttl: Duration) -> Result<Client, Failure> {
+    /// A client whose leases are `ttl` long and bear `label`, and what it has to tell.
+    pub async fn client(&self, ttl: Duration, label: &str) -> Result<(Client, UnboundedReceiver<Event>), Failure> {
         self.key_of(OsStr::new("-"))?;
-        let builder: ClientBuilder = Client::builder().namespace(&self.namespace).timeout(self.timeout).ttl(ttl);
-        builder.connect_to(&self.endpoint()?).await.map_err(unconnected)
+        let (events, heard) = unbounded_channel();
+        let builder: ClientBuilder = Client::builder().namespace(&self.namespace).timeout(self.timeout);
+        let builder = builder.ttl(ttl).label(label).events(events);
+        let client = builder.connect_to(&self.endpoint()?).await.map_err(unconnected)?;
+        self.tell_of_server(client.caller()).await;
+        Ok((client, heard))
     }
 
     /// A name from the command line, and the key that stands for it.

@@ -12,88 +12,38 @@ use crate::{
     child::Child,
     duration::show,
     end::End,
-    guard::words::{Ended, Order, Plan, Reason, Report, now_us, us},
-    journal::Journal,
-    outcome::{Cause, Failure},
+    guard::words::{Ended, Order, Reason, Report, now_us, us},
+    hold::Holding,
     output::say,
-    run::{OnEnd, OnLost, RunOptions},
-    signals::{self, Signals},
+    renewals::Renewals,
+    run::OnLost,
+    signals,
 };
 
-/// Time for the stop itself, at most: to be scheduled on a busy machine, to signal, to reap. A tenth of shorter leases.
-const MARGIN: Duration = Duration::from_secs(1);
-const MAX_DEFAULT_GRACE: Duration = Duration::from_secs(5);
 /// How late the guard may hear of a renewal, at most.
 const NEWS: Duration = Duration::from_millis(500);
 
-/// How much of the lease is kept back for stopping the command.
-#[derive(Clone, Copy)]
-pub struct Reserve {
-    grace: Duration,
-    margin: Duration,
-}
-
-impl Reserve {
-    /// Grace and margin, which must leave room for a renewal: it is due after a third of the TTL, and may be late.
-    pub fn of(options: &RunOptions) -> Result<Self, Failure> {
-        let ttl = options.ttl;
-        let margin = MARGIN.min(ttl / 10);
-        let grace = options.grace.unwrap_or((ttl / 4).min(MAX_DEFAULT_GRACE));
-        let room = if options.no_renew { ttl } else { ttl / 2 };
-        if options.on_lost == OnLost::Warn || grace + margin < room {
-            return Ok(Self { grace, margin });
-        }
-        let part = if options.no_renew { "the TTL" } else { "half of the TTL" };
-        Err(Failure::new(
-            Cause::Usage,
-            format!(
-                "--grace {} and a margin of {} do not fit into {part} of {}: the command could not be stopped in time",
-                show(grace),
-                show(margin),
-                show(ttl)
-            ),
-        )
-        .hint("write a longer --ttl or a shorter --grace"))
-    }
-
-    /// What the guard has to know.
-    pub fn plan(self, options: &RunOptions, lease: &Lease) -> Plan {
-        Plan {
-            job: 0,
-            close: options.status_fd,
-            signal: options.signal as i32,
-            grace_us: us(self.grace),
-            margin_us: us(self.margin),
-            ends_with_lease: options.on_lost == OnLost::Kill,
-            ends_left_behind: options.on_end == OnEnd::Stop,
-            until_us: until_us(lease),
-        }
-    }
-}
-
 /// Until when the lease lasts, by the clock that every process shares.
-fn until_us(lease: &Lease) -> u64 {
+pub fn until_us(lease: &Lease) -> u64 {
     now_us() + us(lease.remaining())
 }
 
 /// `run` while its command works.
-pub struct Supervision<'a> {
-    pub options: &'a RunOptions,
+pub struct Supervision<'a, 'b> {
+    pub holding: &'a mut Holding<'b>,
     pub lease: &'a Lease,
-    pub reserve: Reserve,
     pub child: &'a mut Child,
-    pub signals: &'a mut Signals,
-    pub journal: &'a mut Journal,
+    pub renewals: Renewals<'a>,
     /// The first event, which lacks the process id of the command.
     pub acquired: Value,
 }
 
-impl Supervision<'_> {
+impl Supervision<'_, '_> {
     /// Forwards signals until the command has ended, which its guard sees to when the lease cannot be kept.
     pub async fn watch(mut self) -> End {
-        let kills = self.options.on_lost == OnLost::Kill;
+        let kills = self.holding.options.on_lost == OnLost::Kill;
         let (mut told_us, mut lost_at) = (0, None);
-        let news = NEWS.min(self.options.ttl / 20).max(Duration::from_millis(1));
+        let news = NEWS.min(self.holding.options.ttl / 20).max(Duration::from_millis(1));
         loop {
             let until_us = until_us(self.lease);
             if lost_at.is_none() && until_us > told_us + 1000 {
@@ -119,7 +69,12 @@ impl Supervision<'_> {
                     Some(report) => self.tell(&report),
                     None => return self.end_without_guard(Reason::Orphaned).await,
                 },
-                number = self.signals.any() => self.forward(number),
+                number = self.holding.signals.any() => self.forward(number),
+                Some(event) = self.holding.events.recv() => {
+                    if let Some(event) = self.renewals.hear(&event) {
+                        self.holding.journal.write(&event);
+                    }
+                }
                 () = sleep(news) => {}
             }
         }
@@ -127,7 +82,7 @@ impl Supervision<'_> {
 
     /// Completes when the guard should have killed everything and has not said so.
     fn alarm(&self, lost_at: Option<Instant>) -> tokio::time::Sleep {
-        let spare = self.reserve.margin / 2;
+        let spare = self.holding.reserve.margin / 2;
         let at = match lost_at {
             Some(at) => at + spare,
             None if self.lease.is_lost() => Instant::now() + spare,
@@ -143,7 +98,7 @@ impl Supervision<'_> {
 
     fn go_on_unprotected(&mut self) {
         say(&format!("lease of {} is lost, the command goes on without protection", self.lease.name()));
-        self.journal.write(&json!({ "event": "lost" }));
+        self.holding.journal.write(&json!({ "event": "lost" }));
     }
 
     fn forward(&self, number: i32) {
@@ -184,13 +139,14 @@ impl Supervision<'_> {
                 say(&format!("the command has ended, what it left running is stopped: {}", processes.join(", ")));
             }
             Report::Started(pid) => {
+                self.holding.global.tell(|| format!("the command has process id {pid}"));
                 self.acquired["pid"] = (*pid).into();
-                self.journal.write(&self.acquired);
+                self.holding.journal.write(&self.acquired);
             }
             Report::Resumed | Report::Ended(_) => {}
         }
         if let Report::Suspended { signal, stays: true } = report {
-            self.journal.write(&json!({ "event": "suspended", "signal": signal }));
+            self.holding.journal.write(&json!({ "event": "suspended", "signal": signal }));
         }
     }
 }

@@ -1,0 +1,50 @@
+//! The answer "no": who holds the lock, as far as that can be seen.
+
+use std::time::Duration;
+
+use redlatch::{
+    Client, Held, Name,
+    call::{Caller, Inspect},
+};
+use serde_json::json;
+
+use crate::{
+    duration::{millis, rough},
+    outcome::{Outcome, Problem, Verdict},
+    output::{base64_of, quoted, text_of},
+};
+
+/// The lock as it is now, with up to `waiters` of its waiters; `None` when nobody holds it or the server does not say.
+pub async fn look(caller: &Caller, key: &[u8], waiters: u32) -> Option<Inspect> {
+    caller.inspect(key, waiters).await.ok().filter(|lock| lock.held)
+}
+
+/// Who holds `lock`: its label in quotes, or "another" where it has none.
+pub fn holder(lock: &Inspect) -> String {
+    if lock.label.is_empty() { "another".to_owned() } else { quoted(&lock.label) }
+}
+
+/// How long it has been held.
+pub fn held_for(lock: &Inspect) -> Duration {
+    Duration::from_micros(lock.now_us.saturating_sub(lock.since_us))
+}
+
+/// The answer of a verb that got no lease.
+pub async fn by_another(client: &Client, name: &Name, held: Held, exit_code: u8) -> Outcome {
+    let lock = look(client.caller(), &client.namespace().mutex_key(name), 0).await;
+    let remaining = lock.as_ref().map_or(held.remaining, |lock| lock.remaining);
+    let who = lock.as_ref().map_or_else(|| "another".to_owned(), holder);
+    let left = if remaining.is_zero() { String::new() } else { format!(", {} left of its lease", rough(remaining)) };
+    let message = format!("{name} is held by {who}{left}");
+    let mut data = json!({
+        "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "held": false,
+        "remaining_ms": millis(remaining),
+    });
+    if let Some(lock) = &lock {
+        data["holder"] = text_of(&lock.label).into();
+        data["holder_base64"] = base64_of(&lock.label).into();
+        data["since_us"] = lock.since_us.into();
+        data["fence"] = lock.fence.to_string().into();
+    }
+    Outcome::new("", data).verdict(Verdict::Held(exit_code)).problem(Problem::new("held", message))
+}
