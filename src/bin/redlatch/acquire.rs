@@ -27,10 +27,12 @@ pub struct AcquireOptions {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
         default_value = duration::TTL)]
     pub ttl: Duration,
-    /// Wait at most that long; without it, and with 0s, the server is asked once
+    /// Wait at most that long [default: 0s, ask once]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse_or_zero, allow_hyphen_values = true)]
     pub wait: Option<Duration>,
-    /// Who holds the lease, for people who inspect it: at most 128 bytes [default: USER@HOST redlatch acquire]
+    /// Who holds the lease [default: USER@HOST redlatch acquire]
+    ///
+    /// For people who inspect the lock or wait for it; at most 128 bytes.
     #[arg(long, value_name = "TEXT", value_parser = label::parse)]
     pub label: Option<String>,
     /// Where the owner token is written, readable by its owner only; needed unless --format json

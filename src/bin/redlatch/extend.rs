@@ -20,7 +20,9 @@ use crate::{
 pub struct ExtendOptions {
     /// The name that was acquired
     pub name: OsString,
-    /// Least length of the lease from now [default: the length that it was acquired with]
+    /// Least length of the lease from now [default: as acquired]
+    ///
+    /// The owner file knows the length that the lease was acquired with.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     pub ttl: Option<Duration>,
     /// The file that `acquire` wrote

@@ -42,7 +42,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true,
         default_value = duration::TTL)]
     pub ttl: Duration,
-    /// Who holds the lease [default: USER@HOST COMMAND]
+    /// Who holds it [default: USER@HOST COMMAND]
     ///
     /// For people who inspect the lock or wait for it; at most 128 bytes. By default the user, the host, and the name of
     /// the command without its arguments.
