@@ -149,7 +149,7 @@ impl Cluster {
         *lock(&self.0.map) = map;
         self.0.doubted.store(false, Ordering::Release);
         let (owners, _) = self.all();
-        if before != owners {
+        if !before.is_empty() && before != owners {
             tracing::info!(?owners, "the owners of the cluster's slots are others now");
         }
         *lock(&self.0.members.addresses) = owners.iter().filter_map(|owner| self.0.endpoint.address(owner)).collect();

@@ -89,6 +89,11 @@ fn every_command_prints_what_the_schema_says_when_it_works_and_when_it_fails() {
         validator
             .assert_valid(&serde_json::from_str(object.unwrap_or_default()).unwrap_or_else(|_| panic!("{told:?}")));
     }
+    hold(&server, "kept", folder.path());
+    let told = Cli::on(&server, &["run", "kept", "-w", "0s", "--format", "json", "--", "true"]).answer();
+    let object: Value = serde_json::from_str(&told.stderr).unwrap();
+    validator.assert_valid(&object);
+    assert_eq!((&object["data"]["held"], &object["data"]["holder"]), (&json!(false), &json!(super::HOLDER)));
     println!("{worked} commands worked, {failed} did not");
     assert!(worked > 15 && failed > 5);
 }

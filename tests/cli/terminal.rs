@@ -196,11 +196,14 @@ fn a_wait_shows_one_live_line_that_is_gone_before_the_command_has_the_terminal()
 fn a_live_line_makes_way_for_what_ends_the_wait() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     hold(&server, "z", folder.path());
-    let mut pty = Pty::start(&server, &["redlatch", "run", "z", "-w", "2s", "--", "true"]);
-    pty.shows("waiting ");
-    pty.shows("\r\x1b[Kredlatch: ");
-    pty.shows(&format!("\"z\" is held by \"{HOLDER}\", "));
-    assert_eq!(pty.status(), 75);
+    for verb in [&["run", "z", "-w", "2s", "--", "true"][..], &["acquire", "z", "--wait", "2s", "--owner-file", "o"]] {
+        let mut pty =
+            Pty::start(&server, &[&["env", "-C", folder.path().to_str().unwrap(), "redlatch"], verb].concat());
+        pty.shows("waiting ");
+        pty.shows("\r\x1b[Kredlatch: ");
+        pty.shows(&format!("\"z\" is held by \"{HOLDER}\", "));
+        assert_eq!(pty.status(), 75);
+    }
 }
 
 #[test]

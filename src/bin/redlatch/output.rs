@@ -26,17 +26,17 @@ pub fn prepare(global: &Global) {
     };
     console::set_colors_enabled(wanted(io::stdout().is_terminal()));
     console::set_colors_enabled_stderr(wanted(io::stderr().is_terminal()));
-    let level = match global.verbose {
-        0 => return,
-        1 => tracing::Level::INFO,
-        2 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
+    let log = |level| {
+        let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(console::colors_enabled_stderr());
+        log.with_writer(move || Log { is_story: level < tracing::Level::TRACE })
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(|| Log)
-        .with_ansi(console::colors_enabled_stderr())
-        .init();
+    match global.verbose {
+        0 => {}
+        // As everything else that is told.
+        1 => log(tracing::Level::INFO).without_time().with_target(false).with_level(false).init(),
+        2 => log(tracing::Level::DEBUG).without_time().with_target(false).with_level(false).init(),
+        _ => log(tracing::Level::TRACE).init(),
+    }
 }
 
 /// Where data goes: the stdout of `run` belongs to its command, so its JSON object goes to stderr.

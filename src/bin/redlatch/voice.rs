@@ -39,13 +39,17 @@ pub fn put(text: String) {
     }
 }
 
-/// For the log.
-pub struct Log;
+/// For the log, a line at a time.
+pub struct Log {
+    /// Whether its lines look like those that are said.
+    pub is_story: bool,
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         crate::line::clear();
-        put(String::from_utf8_lossy(bytes).into_owned());
+        let who = if self.is_story { "redlatch: " } else { "" };
+        put(format!("{who}{}", String::from_utf8_lossy(bytes)));
         Ok(bytes.len())
     }
 
