@@ -12,6 +12,7 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 use crate::{
     opt::{Format, Global},
     voice::put,
+    width::columns_of,
 };
 
 /// Whether the line is on the terminal now.
@@ -34,7 +35,7 @@ impl Line {
         if is_in_background() {
             return;
         }
-        let columns = Term::stderr().size_checked().map_or(80, |(_, columns)| usize::from(columns));
+        let Some(columns) = columns_of(&Term::stderr()) else { return };
         let text = truncate_str(text, columns.saturating_sub(1), "\u{2026}");
         put(format!("\r{text}\x1b[K"));
         *shown = true;

@@ -4,7 +4,11 @@ use console::{Term, measure_text_width, truncate_str};
 
 /// Columns of the terminal that stdout is; whoever reads what is no terminal gets everything in full, on one line.
 pub fn columns() -> Option<usize> {
-    let terminal = Term::stdout();
+    columns_of(&Term::stdout())
+}
+
+/// The same for another stream than stdout.
+pub fn columns_of(terminal: &Term) -> Option<usize> {
     terminal.is_term().then(|| match terminal.size_checked() {
         Some((_, columns @ 1..)) => usize::from(columns),
         // A terminal that does not say.
