@@ -289,6 +289,27 @@ async fn inspect_shows_holder_and_waiters_in_order_and_obeys_no_label() {
 }
 
 #[test]
+fn inspect_counts_the_waiters_that_are_there_and_says_when_there_may_be_more() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    hold(&server, "stock", folder.path());
+    let waiting = |number| {
+        let running = Cli::on(&server, &["run", "stock", "--", "true"]).start();
+        until("it waits", || waiters(&server, "stock") == number);
+        running
+    };
+    let [_first, second, _third] = [waiting(1), waiting(2), waiting(3)];
+    second.signal("TERM");
+    second.answer();
+    let count = |words: &[&str]| {
+        let view = Cli::on(&server, &[&["inspect", "stock"], words].concat()).must();
+        view.lines().find_map(|line| Some(line.strip_prefix("waiters       ")?.to_owned())).unwrap()
+    };
+    assert_eq!(count(&[]), "2");
+    assert_eq!(count(&["--waiters", "3"]), "2");
+    assert_eq!(count(&["--waiters", "1"]), "3 at most, 1 shown, see --waiters");
+}
+
+#[test]
 fn force_release_needs_a_yes_and_hands_the_lock_on_with_a_higher_fence() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     let first = hold(&server, "stock", folder.path());

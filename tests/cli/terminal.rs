@@ -1,7 +1,7 @@
 //! `redlatch run` on a real terminal. A test that repeats a public report of another tool bears its name and number.
 
 use super::{Cli, HOLDER, folder, hold, is_alive, is_held, line_of, until, waiters};
-use crate::support::{Pty, Server};
+use crate::support::{Pty, Server, signal};
 
 #[test]
 fn dumb_init_25_run_is_not_stopped_while_it_holds() {
@@ -204,6 +204,18 @@ fn a_live_line_makes_way_for_what_ends_the_wait() {
         pty.shows(&format!("\"z\" is held by \"{HOLDER}\", "));
         assert_eq!(pty.status(), 75);
     }
+}
+
+#[test]
+fn a_live_line_says_when_the_server_does_not_answer() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    hold(&server, "z", folder.path());
+    let mut pty = Pty::start(&server, &["redlatch", "run", "z", "--", "true"]);
+    pty.shows(" held for ");
+    signal(server.pid(), "STOP");
+    pty.shows("place 1, Redis does not answer");
+    signal(server.pid(), "CONT");
+    pty.shows(" held for ");
 }
 
 #[test]

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use redlatch::{
-    Client, Held, Name,
-    call::{Caller, Inspect},
-};
+use redlatch::{Client, Held, Name, call::Inspect};
 use serde_json::json;
 
 use crate::{
@@ -13,11 +10,6 @@ use crate::{
     outcome::{Outcome, Problem, Verdict},
     output::{base64_of, quoted, text_of},
 };
-
-/// The lock as it is now, with up to `waiters` of its waiters; `None` when nobody holds it or the server does not say.
-pub async fn look(caller: &Caller, key: &[u8], waiters: u32) -> Option<Inspect> {
-    caller.inspect(key, waiters).await.ok().filter(|lock| lock.held)
-}
 
 /// Who holds `lock`: its label in quotes, or "another" where it has none.
 pub fn holder(lock: &Inspect) -> String {
@@ -31,7 +23,8 @@ pub fn held_for(lock: &Inspect) -> Duration {
 
 /// The answer of a verb that got no lease.
 pub async fn by_another(client: &Client, name: &Name, held: Held, exit_code: u8) -> Outcome {
-    let lock = look(client.caller(), &client.namespace().mutex_key(name), 0).await;
+    // Nobody may hold it by now, or the server may not say.
+    let lock = client.caller().inspect(&client.namespace().mutex_key(name), 0).await.ok().filter(|lock| lock.held);
     let remaining = lock.as_ref().map_or(held.remaining, |lock| lock.remaining);
     let who = lock.as_ref().map_or_else(|| "another".to_owned(), holder);
     let left = if remaining.is_zero() { String::new() } else { format!(", {} left of its lease", rough(remaining)) };

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     duration::rough,
-    held::{held_for, holder, look},
+    held::{held_for, holder},
     line::Line,
     opt::Global,
     output::quoted,
@@ -56,11 +56,11 @@ impl Wait<'_> {
             if !tells {
                 continue;
             }
-            let lock = tokio::select! {
+            let seen = tokio::select! {
                 outcome = &mut attempt => return outcome,
-                lock = self.look(place) => lock,
+                seen = self.look(place) => seen,
             };
-            let stands = standing(place, lock.as_ref(), self.label);
+            let stands = standing(place, &seen, self.label);
             if has_moved {
                 self.global.tell(|| format!("waiting for {}: {stands}", self.name));
             }
@@ -71,16 +71,33 @@ impl Wait<'_> {
     }
 
     /// The lock and the queue up to our place; not for long, as it is for people alone.
-    async fn look(&self, place: u64) -> Option<Inspect> {
+    async fn look(&self, place: u64) -> Seen {
         let key = self.client.namespace().mutex_key(self.name);
         let waiters = u32::try_from(place.min(LOOK)).unwrap_or_default();
-        time::timeout(DRAW, look(self.client.caller(), &key, waiters)).await.ok().flatten()
+        match time::timeout(DRAW, self.client.caller().inspect(&key, waiters)).await {
+            Ok(Ok(lock)) if lock.held => Seen::Held(lock),
+            Ok(Err(error)) if error.is_retryable() => Seen::Silence,
+            Ok(_) => Seen::Nothing,
+            Err(_) => Seen::Silence,
+        }
     }
 }
 
+/// What the server says of the lock.
+enum Seen {
+    Held(Inspect),
+    /// It is about to change hands, or this user may not look.
+    Nothing,
+    Silence,
+}
+
 /// Our place, behind whom it is, and who holds the lock since when.
-fn standing(place: u64, lock: Option<&Inspect>, label: &str) -> String {
-    let Some(lock) = lock else { return format!("place {place}") };
+fn standing(place: u64, seen: &Seen, label: &str) -> String {
+    let lock = match seen {
+        Seen::Held(lock) => lock,
+        Seen::Nothing => return format!("place {place}"),
+        Seen::Silence => return format!("place {place}, Redis does not answer"),
+    };
     let ours = lock.waiters.iter().rposition(|waiter| waiter.label == label.as_bytes());
     let before = ours.and_then(|ours| lock.waiters.get(ours.checked_sub(1)?));
     let behind = before.map(|waiter| format!(", behind {}", quoted(&waiter.label))).unwrap_or_default();
@@ -98,6 +115,6 @@ mod tests {
 
     #[test]
     fn a_place_is_told_also_while_nobody_knows_the_holder() {
-        assert_eq!(standing(3, None, "us"), "place 3");
+        assert_eq!(standing(3, &Seen::Nothing, "us"), "place 3");
     }
 }
