@@ -264,6 +264,21 @@ fn a_denial_names_the_one_right_that_is_missing_and_the_role_that_has_it() {
 }
 
 #[test]
+fn what_may_not_be_seen_is_said_with_the_right_to_see_it() {
+    let server = Member::start(&[]);
+    give(&mut server.raw(), &rules(&server, &["caller"]));
+    let grant = |right: &str, role: &str| {
+        format!("grant the user that asks +{right}; role {role} has it: `redlatch acl print {role}`\n")
+    };
+    let told = Cli::at(&url(&server), &["load"]).answer().stderr;
+    let alone =
+        format!("redlatch: {} does not say which replicas it has, so nothing was loaded there: ", server.address());
+    assert_eq!(told, alone + &grant("role", "deployer"));
+    let told = Cli::at(&url(&server), &["status", "--callers"]).answer().stderr;
+    assert_eq!(told, format!("redlatch: callers are unknown: {}", grant("client|list", "observer")));
+}
+
+#[test]
 fn who_may_not_load_is_told_that_scripts_are_missing_and_not_that_rights_are() {
     let server = Member::start(&[]);
     let mut raw = server.raw();
@@ -417,7 +432,7 @@ fn where_dryrun_is_denied_a_user_asks_for_itself_and_is_not_told_of_others() {
     assert_eq!(check(&url(&server)), check(&format!("{}/3", server.url())));
     let expected = format!(
         "redlatch: {} does not tell the rights of default: ACL DRYRUN is denied\n  hint: grant the user that asks \
-         +acl|dryrun, or let the user ask for itself: put its own URL into REDLATCH_URL\n",
+         +acl|dryrun; role deployer has it: `redlatch acl print deployer`; or let the user ask for itself: put its own URL into REDLATCH_URL\n",
         server.address()
     );
     let words = ["acl", "check", "default"];

@@ -6,7 +6,7 @@ use crate::{
     ask::{Withheld, is_absent},
     outcome::{Cause, Failure},
     output::escaped,
-    rights::{Object, Right},
+    rights::{Object, Right, Role, grant_to_ask},
 };
 
 /// How many words a command takes at least is known to the server alone.
@@ -47,7 +47,7 @@ impl Untold {
             Self::NoUser => Failure::new(Cause::Configuration, format!("there is no user {user} on {node}")),
             Self::Withheld(Withheld::Denied) => {
                 Failure::new(Cause::Denied, format!("{node} does not tell the rights of {user}: ACL DRYRUN is denied"))
-                    .hint(format!("grant the user that asks +acl|dryrun, or {alone}"))
+                    .hint(format!("{}; or {alone}", grant_to_ask("ACL DRYRUN", Role::Deployer)))
             }
             Self::Withheld(Withheld::Absent) => Failure::new(
                 Cause::Configuration,

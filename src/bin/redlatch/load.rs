@@ -7,19 +7,19 @@ use clap::Args;
 use redlatch::{
     Error,
     bundle::{self, Script},
-    call::Caller,
+    call::{self, Caller},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    ask::{ask, is_absent},
+    ask::{Withheld, ask, is_absent},
     duration,
     fleet::{Answer, failure_of_all, named},
     opt::Global,
     outcome::{Cause, Failure, Outcome, Verdict},
     output::{bad, good},
     product::{Hello, Product},
-    rights::Role,
+    rights::{Role, grant_to_ask},
     table::{LEAST, table},
     watch,
     width::{columns, folded},
@@ -53,6 +53,8 @@ struct Loaded {
     states: Vec<State>,
     /// Whether callers hear messages.
     pushes: bool,
+    /// Whether the user may not ask which replicas there are.
+    hides_replicas: bool,
 }
 
 /// What `load` found and did with a script.
@@ -74,7 +76,8 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
     let scripts = bundle::embedded().map_err(Error::from)?.scripts();
     let dry_run = options.dry_run;
     let servers = global.servers(Role::Deployer).await?;
-    let mut answers = global.on_each(servers, move |caller| load_on(caller, scripts, dry_run)).await;
+    let alone = servers.iter().all(|server| server.role == call::Role::Unknown);
+    let mut answers = global.on_each(servers, move |caller| load_on(caller, scripts, dry_run, alone)).await;
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);
     }
@@ -91,12 +94,12 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
 
 /// Loads what `caller`'s server lacks, or says only what that is.
 pub async fn load_missing(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Vec<State>, Failure> {
-    Ok(load_on(caller, scripts, dry_run).await?.states)
+    Ok(load_on(caller, scripts, dry_run, false).await?.states)
 }
 
 /// Where a script is evicted that came by EVAL, one that is there already is loaded too if that makes it stay: how it
 /// came nobody can tell.
-async fn load_on(caller: Caller, scripts: &'static [Script], dry_run: bool) -> Result<Loaded, Failure> {
+async fn load_on(caller: Caller, scripts: &'static [Script], dry_run: bool, alone: bool) -> Result<Loaded, Failure> {
     let Hello { product, pushes } = Hello::of(&caller).await?;
     runs_scripts(&caller, product.as_ref()).await?;
     let pin = product.is_some_and(|product| product.forgets_evals() && product.pins_what_is_there());
@@ -111,7 +114,8 @@ async fn load_on(caller: Caller, scripts: &'static [Script], dry_run: bool) -> R
             (false, false) => State::Loaded,
         });
     }
-    Ok(Loaded { states, pushes })
+    let hides_replicas = alone && ask(&caller, &["ROLE"]).await? == Err(Withheld::Denied);
+    Ok(Loaded { states, pushes, hides_replicas })
 }
 
 /// Refuses a server on which scripts can be loaded and not run: said here, and not by the first caller.
@@ -136,10 +140,15 @@ const REPLICATE_EFFECTS: &str = "lua-replicate-commands";
 
 fn notes(answers: &[Answer<Loaded>]) -> impl Iterator<Item = String> {
     let silent = answers.iter().filter(|answer| answer.outcome.as_ref().is_ok_and(|loaded| !loaded.pushes));
-    silent.map(|Answer { server, .. }| {
+    let silent = silent.map(|Answer { server, .. }| {
         let address = &server.address;
         format!("{address} has no RESP3 (HELLO 3), or a proxy hides it: no message reaches callers, so waiters poll")
-    })
+    });
+    let alone = answers.iter().filter(|answer| answer.outcome.as_ref().is_ok_and(|loaded| loaded.hides_replicas));
+    silent.chain(alone.map(|Answer { server, .. }| {
+        let grant = grant_to_ask("ROLE", Role::Deployer);
+        format!("{} does not say which replicas it has, so nothing was loaded there: {grant}", server.address)
+    }))
 }
 
 fn view(scripts: &[Script], answers: &[Answer<Loaded>]) -> String {

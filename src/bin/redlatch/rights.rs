@@ -88,6 +88,12 @@ const DEPLOYER: [(&[&str], &[&str]); 5] = [
     (&["TIME"], &[]),
 ];
 
+/// What gives the user that asks the right to `command`, which `role` has.
+pub fn grant_to_ask(command: &str, role: Role) -> String {
+    let (right, role) = (command.to_ascii_lowercase().replace(' ', "|"), role.word());
+    format!("grant the user that asks +{right}; role {role} has it: `redlatch acl print {role}`")
+}
+
 /// Something that a user may be allowed to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {

@@ -11,14 +11,14 @@ use redlatch::{
 use serde_json::{Value, json};
 
 use crate::{
-    ask::{Told, ask_text, fields},
+    ask::{Told, Withheld, ask_text, fields},
     fleet::{Answer, failure_of_all},
     load::matrix,
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
     output::{bad, escaped, good},
     product::{Hello, Product},
-    rights,
+    rights::{self, grant_to_ask},
     table::table,
     width::folded,
 };
@@ -59,6 +59,11 @@ pub async fn status(options: &StatusOptions, global: &Global) -> Result<Outcome,
         text += &callers_of(&answers);
     }
     let outcome = Outcome::new(text, data(scripts, &answers)).rows("scripts");
+    let outcome = if answers.iter().any(|answer| answer.outcome.as_ref().is_ok_and(Report::hides_callers)) {
+        outcome.note(format!("callers are unknown: {}", grant_to_ask("CLIENT LIST", rights::Role::Observer)))
+    } else {
+        outcome
+    };
     let problems: Vec<_> = answers.iter().filter_map(Answer::problem).collect();
     let different = options.check && !problems.is_empty();
     let outcome = problems.into_iter().fold(outcome, Outcome::problem);
@@ -180,6 +185,10 @@ impl Report {
     /// What it says that it is, otherwise what the others take it for.
     fn role(&self, seen: Role) -> &'static str {
         self.role.unwrap_or(seen.as_str())
+    }
+
+    fn hides_callers(&self) -> bool {
+        matches!(self.callers, Some(Err(Withheld::Denied)))
     }
 
     /// What the evictions that it counts mean for the scripts of the bundle.

@@ -13,6 +13,7 @@ use crate::{
     outcome::Problem,
     output::{escaped, plural},
     product::Product,
+    rights::{self, grant_to_ask},
 };
 
 /// How good what was found is; the worst is the greatest.
@@ -120,7 +121,10 @@ impl Check {
     fn finding(&self, node: Option<String>, seen: Seen) -> Option<Finding> {
         let (state, text, fix) = match seen {
             Fine(text) => (State::Fine, text, None),
-            Unknown(command, Withheld::Denied) => (State::Unknown, format!("the user may not use {command}"), None),
+            Unknown(command, Withheld::Denied) => {
+                let fix = grant_to_ask(command, rights::Role::Deployer);
+                (State::Unknown, format!("the user may not run {command}"), Some(fix))
+            }
             Unknown(command, Withheld::Absent) => (State::Unknown, format!("the server has no {command}"), None),
             Warning(text, fix) => (State::Warning, text, Some(fix)),
             Bad(text, fix) => (State::Problem, text, Some(fix)),

@@ -175,7 +175,7 @@ async fn lacking(caller: &Caller, user: &str, wanted: &Wanted) -> Result<Lacking
                 // Without the command the server does not look at the key.
                 let lacks = lacks.filter(|of| *of != Object::Nothing);
                 let rules = wanted.rules_for(&right, lacks);
-                let denied = lacks.map_or_else(|| right.command.to_uppercase(), |_| rules.join(" "));
+                let denied = lacks.map_or_else(|| right.command.replace('|', " ").to_uppercase(), |_| rules.join(" "));
                 add(&mut lacking.denied, [denied]);
                 add(&mut lacking.rules, rules);
             }

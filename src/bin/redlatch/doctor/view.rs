@@ -1,7 +1,5 @@
 //! What was found, for people: once what is the same on several servers.
 
-use std::collections::BTreeSet;
-
 use console::style;
 
 use super::checks::{Finding, State};
@@ -96,15 +94,21 @@ fn summary(rows: &[Row]) -> String {
 }
 
 fn fixes(rows: &[Row], columns: usize) -> String {
-    let mut said = BTreeSet::new();
-    let mut text = String::new();
-    for row in rows {
-        let Some(fix) = &row.finding.fix else { continue };
-        if said.insert((row.finding.id, fix)) {
-            let lines = wrapped(fix, columns.saturating_sub(FIX.len()));
-            text += &format!("{}  {}\n", row.finding.id, lines.join(&format!("\n{FIX}")));
+    let mut fixes: Vec<(Vec<&str>, &str)> = Vec::new();
+    for finding in rows.iter().map(|row| row.finding) {
+        let Some(fix) = finding.fix.as_deref() else { continue };
+        match fixes.iter_mut().find(|(_, other)| *other == fix) {
+            Some((ids, _)) if ids.contains(&finding.id) => {}
+            Some((ids, _)) => ids.push(finding.id),
+            None => fixes.push((vec![finding.id], fix)),
         }
     }
+    let shown = |(ids, fix): &(Vec<&str>, &str)| {
+        let body = wrapped(fix, columns.saturating_sub(FIX.len())).join(&format!("\n{FIX}"));
+        let gap = if ids.len() == 1 { "  ".to_owned() } else { format!("\n{FIX}") };
+        format!("{}{gap}{body}\n", ids.join(" "))
+    };
+    let text: String = fixes.iter().map(shown).collect();
     if text.is_empty() { text } else { format!("\nWhat to do\n{text}") }
 }
 
@@ -136,6 +140,7 @@ mod tests {
             finding("D04", State::Problem, "b", "also wrong"),
             finding("D03", State::Warning, "b", "odd"),
             finding("D05", State::Unknown, "a", "no INFO"),
+            finding("D06", State::Warning, "b", "odd"),
             finding("D01", State::Fine, "a", "fine"),
             finding("D01", State::Fine, "b", "fine"),
             finding("D02", State::Fine, "a", "1 of them"),
@@ -146,15 +151,17 @@ mod tests {
                         D04  x      problem  b: also wrong\n\
                         D03  x      warning  b: odd\n\
                         D05  x      unknown  a: no INFO\n\
+                        D06  x      warning  b: odd\n\
                         D01  x      ok       2 servers: fine\n\
                         D02  x      ok       ok on 2 servers\n\
                         \n\
-                        2 problems, 1 warning, 1 unknown, 2 ok\n\
+                        2 problems, 2 warnings, 1 unknown, 2 ok\n\
                         \n\
                         What to do\n\
                         D04  mend wrong\n\
                         D04  mend also wrong\n\
-                        D03  mend odd\n";
+                        D03 D06\n\
+                        \x20    mend odd\n";
         assert_eq!(view(&findings, 2), expected);
     }
 }
