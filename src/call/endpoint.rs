@@ -213,6 +213,12 @@ impl Endpoint {
         self
     }
 
+    /// The same for a caller that loads no scripts.
+    pub(super) fn as_strict(self) -> Self {
+        let role = self.role.map(|role| if role == "caller" { "strict" } else { role });
+        self.as_role(role)
+    }
+
     pub(super) fn login(&self) -> Login {
         Login::of(self.user(), self.role)
     }

@@ -125,6 +125,10 @@ async fn an_acl_that_denies_scripts_or_their_commands_is_named() {
         let told = format!("user {user} may not run {command}; grant {rule}; role caller has it");
         assert!(error.to_string().contains(&told), "{error}");
         assert_eq!(error.lacks(), Some(&*rule));
+        let strict = Client::builder().strict(true);
+        let client = strict.connect(&format!("{}?user={user}&pass=secret", server.url())).await.unwrap();
+        let error = client.mutex("n").unwrap().try_acquire().await.err().unwrap();
+        assert!(error.to_string().ends_with("; role strict has it: `redlatch acl print strict`"), "{error}");
     }
     assert_eq!(admin.must::<u64>(&["DBSIZE"]), 0);
 }

@@ -136,6 +136,11 @@ fn users_without_the_permissions_are_told_which() {
         let params = [("name", "n"), ("o.username", user), ("o.password", "p")];
         let error = text(&nginx.call("try_acquire", &params), "error").to_owned();
         assert!(error.starts_with("redis: NOPERM ") && error.ends_with(&allow), "{error}");
+        for option in [("o.connection", "pool"), ("o.strict", "true")] {
+            let error = text(&nginx.call("try_acquire", &[&params[..], &[option]].concat()), "error").to_owned();
+            let role = if option.0 == "o.strict" { "strict" } else { "caller" };
+            assert!(error.ends_with(&allow.replace("caller", role)), "{error}");
+        }
     }
     assert_eq!(ask::<i64>(&redis, &["DBSIZE"]), 0);
 }

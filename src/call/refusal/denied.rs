@@ -48,8 +48,14 @@ impl Login {
 /// The rule that grants what the server denied when it said `said` of the command `sent`, and a sentence with it. `what`
 /// tells people what was tried.
 pub(super) fn rule(said: &Said, what: &str, sent: &[&[u8]], login: &Login) -> (String, String) {
-    let (user, key) = (login.shown(), key(sent));
-    let (denied, rule, options) = match lacks(said, what, sent) {
+    let (lacks, key) = (lacks(said, what, sent), key(sent));
+    // Sentinels have users of their own.
+    let at_sentinel = matches!(&lacks, Lacks::Command(name) if name.starts_with("sentinel"));
+    let (user, role) = match login {
+        _ if at_sentinel => ("the sentinels' user".to_owned(), None),
+        login => (login.shown(), login.role),
+    };
+    let (denied, rule, options) = match lacks {
         Lacks::Command(name) => (format!("run {}", name.replace('|', " ").to_uppercase()), format!("+{name}"), None),
         Lacks::Key => match key {
             Some((pattern, options)) => ("use this key".to_owned(), format!("~{pattern}"), options),
@@ -57,7 +63,7 @@ pub(super) fn rule(said: &Said, what: &str, sent: &[&[u8]], login: &Login) -> (S
         },
         Lacks::Channel => ("use this channel".to_owned(), format!("&{}:inbox:*", channel_namespace(sent)), None),
     };
-    let role = login.role.map_or_else(String::new, |role| {
+    let role = role.map_or_else(String::new, |role| {
         format!("; role {role} has it: `redlatch acl print {role}{}`", options.unwrap_or_default())
     });
     let sentence = format!("{user} may not {denied}; grant {rule}{role}");
@@ -227,6 +233,12 @@ mod tests {
         let (named, sentence) = rule("x", &[b"SCRIPT", b"LOAD", b"--[["]);
         assert_eq!((&*named, &*sentence), ("+script|load", "this user may not run SCRIPT LOAD; grant +script|load"));
         assert_eq!(rule("x", &[b"SCAN", b"0"]).0, "+scan");
+        let said =
+            Said::of("NOPERM", "User u has no permissions to run the 'sentinel|get-master-addr-by-name' command");
+        let (_, sentence) = super::rule(&said, "connecting", &[], &Login::someone("caller"));
+        let told =
+            "the sentinels' user may not run SENTINEL GET-MASTER-ADDR-BY-NAME; grant +sentinel|get-master-addr-by-name";
+        assert_eq!(sentence, told);
         let channels = Said::of("NOPERM", "No permissions to access a channel");
         let sent: [&[u8]; 2] = [b"SUBSCRIBE", b"shop:inbox:7"];
         assert_eq!(super::rule(&channels, "x", &sent, &Login::unknown()).0, "&shop:inbox:*");

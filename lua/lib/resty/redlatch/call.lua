@@ -21,7 +21,8 @@ function _M.outcome(lock, reply, err, kind, name, key)
       return nil, "script missing", "refused"
     end
     local user = type(lock.connection) ~= "table" and (lock.username or "default") or nil
-    return nil, errors.explain(err, { user = user, command = "evalsha", script = name, key = key }), "refused"
+    local asked = { user = user, command = "evalsha", script = name, key = key, strict = lock.strict }
+    return nil, errors.explain(err, asked), "refused"
   end
   return nil, err, kind
 end

@@ -42,7 +42,7 @@ end
 
 -- @param text what the server says, without the code
 -- @param line_number the line of the script, where the server names it
--- @param asked table with user, command, and script and key where those are known
+-- @param asked table with user, command, and script, key and strict where those are known
 -- @return what to do
 function _M.advice(text, line_number, asked)
   local said, user = lower(text), asked.user and "user " .. gsub(asked.user, "%c", "?") or "this user"
@@ -64,8 +64,9 @@ function _M.advice(text, line_number, asked)
       or asked.command or "evalsha")
     denied, rule = "run " .. upper(gsub(command, "|", " ")), "+" .. command
   end
-  return user .. " may not " .. denied .. "; grant " .. rule .. "; role caller has it: `redlatch acl print caller"
-    .. (options or "") .. "`"
+  local role = asked.strict and "strict" or "caller"
+  return user .. " may not " .. denied .. "; grant " .. rule .. "; role " .. role .. " has it: `redlatch acl print "
+    .. role .. (options or "") .. "`"
 end
 
 return _M
