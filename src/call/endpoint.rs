@@ -208,15 +208,15 @@ impl Endpoint {
 
     /// The same for a user who is to have the rights that `redlatch acl print` prints for `role`, `None` for none of
     /// them: an error about a right that is missing names it. A caller otherwise.
-    pub fn as_role(mut self, role: Option<&'static str>) -> Self {
+    pub fn of_role(mut self, role: Option<&'static str>) -> Self {
         self.role = role;
         self
     }
 
     /// The same for a caller that loads no scripts.
-    pub(super) fn as_strict(self) -> Self {
+    pub(super) fn of_strict(self) -> Self {
         let role = self.role.map(|role| if role == "caller" { "strict" } else { role });
-        self.as_role(role)
+        self.of_role(role)
     }
 
     pub(super) fn login(&self) -> Login {

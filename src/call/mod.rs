@@ -78,7 +78,7 @@ impl Caller {
         strict: bool,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let endpoint = &if strict { endpoint.clone().as_strict() } else { endpoint.clone() };
+        let endpoint = &if strict { endpoint.clone().of_strict() } else { endpoint.clone() };
         if endpoint.lacks_password() {
             return Err(Error::new(
                 ErrorKind::Refused,

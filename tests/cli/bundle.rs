@@ -385,6 +385,7 @@ fn every_manual_page_has_exit_status_environment_and_examples() {
         for section in ["NAME", "SYNOPSIS", "OPTIONS", "\"EXIT STATUS\"", "ENVIRONMENT", "EXAMPLES"] {
             assert_eq!(text.matches(&format!(".SH {section}\n")).count(), 1, "{page:?} {section}\n{text}");
         }
+        assert!(text.is_ascii(), "{page:?}");
         assert!(text.contains("REDLATCH_URL") && text.contains("REDLATCH_HELD"), "{page:?}");
         let own = format!("redlatch {}", page[1..].join(" ")).replace('-', "\\-");
         assert!(text.split(".SH EXAMPLES").nth(1).unwrap().contains(own.trim()), "{page:?}");

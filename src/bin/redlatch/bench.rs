@@ -80,7 +80,7 @@ pub async fn bench(options: &BenchOptions, global: &Global) -> Result<Outcome, F
     let namespace = format!("redlatch-bench-{}", uuid::Uuid::new_v4().simple());
     let builder = Client::builder().namespace(&namespace).timeout(global.timeout).ttl(TTL).retention(RETENTION);
     // No role has the keys of a namespace that is made up.
-    let endpoint = global.endpoint()?.as_role(None);
+    let endpoint = global.endpoint()?.of_role(None);
     let client = tokio::select! {
         client = builder.connect_to(&endpoint) => client.map_err(unconnected)?,
         signal = signals.next() => return Err(interrupted(signal)),

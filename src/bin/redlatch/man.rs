@@ -69,7 +69,16 @@ fn render(page: Command, examples: &[&str]) -> std::io::Result<Vec<u8>> {
     roff.control("SH", ["EXAMPLES"]);
     verbatim(&mut roff, examples.iter().copied());
     roff.to_writer(&mut text)?;
-    Ok(text)
+    Ok(ascii(&String::from_utf8_lossy(&text)).into_bytes())
+}
+
+/// What every formatter reads, whatever the encoding of its input is taken for.
+fn ascii(text: &str) -> String {
+    let escape = |character: char| match character {
+        character if character.is_ascii() => character.to_string(),
+        other => format!("\\[u{:04X}]", u32::from(other)),
+    };
+    text.chars().map(escape).collect()
 }
 
 /// Lines as they are.

@@ -26,7 +26,7 @@ const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 impl Global {
     /// A connection that runs scripts and loads none by itself, for work that takes the rights of `role`.
     pub async fn caller(&self, role: Role) -> Result<Caller, Failure> {
-        Caller::connect(&self.operators()?.as_role(Some(role.word())), self.timeout, true, |_| {})
+        Caller::connect(&self.operators()?.of_role(Some(role.word())), self.timeout, true, |_| {})
             .await
             .map_err(unconnected)
     }
@@ -38,7 +38,7 @@ impl Global {
 
     /// As [`healing_caller`](Self::healing_caller), for work that takes the rights of `role`.
     pub async fn healing_caller_as(&self, role: Role) -> Result<Caller, Failure> {
-        let endpoint = self.operators()?.as_role(Some(role.word()));
+        let endpoint = self.operators()?.of_role(Some(role.word()));
         let caller = Caller::connect(&endpoint, self.timeout, false, |_| {}).await.map_err(unconnected)?;
         self.tell_of_server(&caller).await;
         Ok(caller)
