@@ -285,7 +285,7 @@ pub fn folder() -> tempfile::TempDir {
 }
 
 /// Who holds what [`hold`] leaves held.
-pub const HOLDER: &str = "a test, held by";
+pub const HOLDER: &str = "by hand";
 
 /// Leaves `name` held for an hour and returns the file with the owner token.
 #[track_caller]
