@@ -49,6 +49,7 @@ fn every_verb_fits_terminals_of_40_80_and_120_columns_on_several_servers() {
             &["status", "--callers"],
             &["load", "--dry-run"],
             &["scripts"],
+            &["verify", "--offline"],
             &["show", "mutex/acquire"],
             &["ls"],
             &["inspect", LONG],

@@ -12,6 +12,7 @@ use crate::{
     outcome::{Cause, Failure, Outcome},
     output::{base64_of, escaped, quoted, text_of},
     rights::Role,
+    width::folded,
 };
 
 /// Options of `force-release`.
@@ -65,6 +66,6 @@ pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Re
         "fence": fence.to_string(),
         "reason": options.reason,
     });
-    let outcome = Outcome::new(text, data);
+    let outcome = Outcome::new(folded(&text), data);
     Ok(if word == "not_held" { not_held(outcome, &name) } else { outcome })
 }

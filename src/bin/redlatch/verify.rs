@@ -18,6 +18,7 @@ use crate::{
     rights::Role,
     status::scripts_missing,
     table::table,
+    width::folded,
 };
 
 /// Options of `verify`.
@@ -34,8 +35,10 @@ pub struct VerifyOptions {
 /// Checks the embedded scripts, then what else was asked for.
 pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome, Failure> {
     let scripts = bundle::embedded().map_err(redlatch::Error::from)?.scripts();
-    let mut text =
-        format!("{} embedded scripts agree with SHA1SUMS and their headers, every server takes them\n", scripts.len());
+    let mut text = folded(&format!(
+        "{} embedded scripts agree with SHA1SUMS and their headers, every server takes them\n",
+        scripts.len()
+    ));
     let mut data = json!({ "embedded": scripts.len() });
     let mut problems = Vec::new();
     if let Some(folder) = &options.dir {
@@ -83,7 +86,7 @@ pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome,
         return Ok(scripts_missing(outcome, &lacking));
     }
     let nodes: Vec<_> = answers.iter().map(|answer| answer.server.address.as_str()).collect();
-    outcome.text.extend(format!("all of them are on {}\n", named(&nodes)).bytes());
+    outcome.text.extend(folded(&format!("all of them are on {}\n", named(&nodes))).bytes());
     Ok(outcome)
 }
 
