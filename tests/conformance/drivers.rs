@@ -159,6 +159,11 @@ impl NginxDriver {
     pub fn new(server: &Server, connection: &str) -> Self {
         Self { nginx: Config::redis(server).options(&format!("connection = \"{connection}\"")).start() }
     }
+
+    /// The same by the URL of the server.
+    pub fn by_url(url: &str, connection: &str) -> Self {
+        Self { nginx: Config::new(&format!("url = \"{url}\", connection = \"{connection}\"")).start() }
+    }
 }
 
 impl Driver for NginxDriver {

@@ -13,6 +13,7 @@ use redlatch::{Name, Namespace, bundle};
 use crate::support::{
     Raw, Server,
     nginx::{Config, percent_encode},
+    topology::{Member, WATCHED, free_port, until},
 };
 pub use drivers::{Driver, RawDriver, Sources, shipped};
 use drivers::{NginxDriver, TypedDriver};
@@ -23,7 +24,11 @@ pub use table::{Case, cases};
 /// Runs every case and reports all that fail.
 #[track_caller]
 fn check(server: &Server, driver: &mut dyn Driver) {
-    let cases = cases();
+    check_cases(server, driver, &cases());
+}
+
+#[track_caller]
+fn check_cases(server: &Server, driver: &mut dyn Driver, cases: &[Case]) {
     let mut runner = Runner::new(server, driver);
     let failures: Vec<String> = cases.iter().filter_map(|case| runner.run(case).err()).collect();
     assert!(failures.is_empty(), "{} of {} cases fail:\n{}", failures.len(), cases.len(), failures.join("\n"));
@@ -52,6 +57,38 @@ fn nginx_answers_as_the_table_says_by_its_driver() {
 fn nginx_answers_as_the_table_says_by_pooled_connections() {
     let server = Server::start(&[]).unwrap();
     check(&server, &mut NginxDriver::new(&server, "pool"));
+}
+
+/// A replica is not what sentinels may name, and a node of a cluster is made one in another way.
+fn without_replicas() -> Vec<Case> {
+    let (replicas, others): (Vec<_>, Vec<_>) = cases().into_iter().partition(Case::makes_a_replica);
+    assert!(replicas.len() < 8, "{}", replicas.len());
+    others
+}
+
+#[test]
+fn nginx_answers_as_the_table_says_by_sentinels() {
+    let port = free_port();
+    let server = Server::start(&["--bind", "127.0.0.1", "--port", &port.to_string()]).unwrap();
+    let sentinel = Member::watching_port(port);
+    let url = format!("redis+sentinel://{}/{WATCHED}", sentinel.address());
+    for connection in ["worker", "pool"] {
+        check_cases(&server, &mut NginxDriver::by_url(&url, connection), &without_replicas());
+    }
+}
+
+#[test]
+fn nginx_answers_as_the_table_says_in_a_cluster() {
+    let port = free_port();
+    let options = ["--bind", "127.0.0.1", "--port", &port.to_string(), "--cluster-enabled", "yes"];
+    let server = Server::start(&options).unwrap();
+    let mut raw = Raw::connect(&server);
+    raw.must::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    until("the cluster of one is up", || raw.must::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    for connection in ["worker", "pool"] {
+        let url = format!("redis+cluster://127.0.0.1:{port}");
+        check_cases(&server, &mut NginxDriver::by_url(&url, connection), &without_replicas());
+    }
 }
 
 #[test]

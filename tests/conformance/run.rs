@@ -46,7 +46,8 @@ impl<'a> Runner<'a> {
 
     /// Runs a case on an empty server. The error names the step and says what was different.
     pub fn run(&mut self, case: &Case) -> Result<(), String> {
-        let _: String = self.raw.must(&["REPLICAOF", "NO", "ONE"]);
+        // A node of a cluster has no such command.
+        let _ = self.raw.run(&[b"REPLICAOF", b"NO", b"ONE"]);
         let _: String = self.raw.must(&["CONFIG", "SET", "maxmemory", "0"]);
         let _: String = self.raw.must(&["ACL", "SETUSER", "default", "allchannels"]);
         let _: String = self.raw.must(&["FLUSHALL"]);

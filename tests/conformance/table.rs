@@ -29,6 +29,13 @@ impl Step {
     }
 }
 
+impl Case {
+    /// Whether it makes the server a replica.
+    pub fn makes_a_replica(&self) -> bool {
+        self.steps.iter().any(|step| step.place.contains("REPLICAOF"))
+    }
+}
+
 pub enum Action {
     Call {
         script: String,

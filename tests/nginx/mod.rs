@@ -2,6 +2,7 @@
 
 mod address;
 mod age;
+mod cluster;
 mod connection;
 mod contract;
 mod counts;

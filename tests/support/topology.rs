@@ -295,6 +295,75 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// A name of a mutex for each primary, with the member that has it.
+    pub fn names(&self) -> Vec<(usize, String)> {
+        let mut names: Vec<(usize, String)> = Vec::new();
+        for number in 0.. {
+            let name = format!("n{number}");
+            let owner = self.owner(&format!("redlatch:m1:{name}"));
+            if names.iter().all(|(other, _)| *other != owner) {
+                names.push((owner, name));
+            }
+            if names.len() == 3 {
+                return names;
+            }
+        }
+        unreachable!("there are names for every slot")
+    }
+
+    /// Says that `target` owns `slot` now.
+    pub fn close_slot(&self, slot: &str, target: &Member) {
+        let id = target.id();
+        target.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]);
+        for member in self.members.iter().filter(|member| member.is_primary()) {
+            member.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]);
+        }
+    }
+
+    /// The slot of `key`, its owner, and another primary.
+    pub fn slot_and_target(&self, key: &str) -> (u16, &Member, &Member) {
+        let source = self.owner(key);
+        let target = (0..6).find(|member| *member != source && self.members[*member].is_primary());
+        let slot = self.members[0].raw().must::<u16>(&["CLUSTER", "KEYSLOT", key]);
+        (slot, &self.members[source], &self.members[target.expect("there are three")])
+    }
+
+    /// Moves the slot of `key` with all its keys to another primary, and returns that.
+    pub fn move_slot(&self, key: &str) -> &Member {
+        let (number, source, target) = self.slot_and_target(key);
+        let slot = number.to_string();
+        open_slot(&slot, source, target);
+        assert!(move_keys(&slot, source, target) > 0, "keys have moved");
+        self.close_slot(&slot, target);
+        until("every member knows the new owner", || {
+            self.members.iter().all(|member| member.sees_owner(number) == Some(target.port))
+        });
+        target
+    }
+}
+
+/// Opens the way for `slot` from `source` to `target`.
+pub fn open_slot(slot: &str, source: &Member, target: &Member) {
+    target.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source.id()]);
+    source.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target.id()]);
+}
+
+/// Moves all keys that are there, and returns how many they were.
+pub fn move_keys(slot: &str, source: &Member, target: &Member) -> u64 {
+    let (mut raw, mut moved) = (source.raw(), 0);
+    let port = target.port.to_string();
+    loop {
+        let keys: Vec<String> = raw.must(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]);
+        if keys.is_empty() {
+            return moved;
+        }
+        let command = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        raw.must::<String>(&command.into_iter().chain(keys.iter().map(String::as_str)).collect::<Vec<_>>());
+        moved += keys.len() as u64;
+    }
+}
+
 impl Member {
     fn owns(&self, slot: u16) -> bool {
         let nodes: String = self.raw().must(&["CLUSTER", "NODES"]);

@@ -13,29 +13,13 @@ use crate::support::{
     topology::{Cluster, until},
 };
 
-/// A name for each primary, in the order of the members.
-fn names(cluster: &Cluster) -> Vec<(usize, String)> {
-    let mut names: Vec<(usize, String)> = Vec::new();
-    for number in 0.. {
-        let name = format!("n{number}");
-        let owner = cluster.owner(&format!("redlatch:m1:{name}"));
-        if names.iter().all(|(other, _)| *other != owner) {
-            names.push((owner, name));
-        }
-        if names.len() == 3 {
-            return names;
-        }
-    }
-    unreachable!("there are names for every slot")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r12_cluster_locks_live_where_their_slot_is_and_waiters_are_told_from_every_node() {
     let cluster = Cluster::start(&[]);
     let client = patient().connect(&cluster.url()).await.unwrap();
     let other = patient().connect(&cluster.url()).await.unwrap();
     let started = Instant::now();
-    for (member, name) in names(&cluster) {
+    for (member, name) in cluster.names() {
         let lease = acquire(&client, &name).await;
         assert_eq!(fence(&cluster.members[member], &name), Some(lease.fence().get()), "{name}");
         let waiter = tokio::spawn({
@@ -57,7 +41,7 @@ async fn r12_cluster_locks_live_where_their_slot_is_and_waiters_are_told_from_ev
 async fn cluster_node_that_lacks_a_script_is_healed_alone_while_a_replica_is_stopped() {
     let cluster = Cluster::start(&[]);
     let client = patient().connect(&cluster.url()).await.unwrap();
-    let names = names(&cluster);
+    let names = cluster.names();
     for (_, name) in &names {
         once(&client, name).await;
     }
@@ -81,7 +65,7 @@ async fn r5_cluster_failover_keeps_leases_and_finds_every_script() {
     let cluster = Cluster::start(&[]);
     load(&cluster.members);
     let client = patient().connect(&cluster.url()).await.unwrap();
-    let (member, name) = names(&cluster).remove(0);
+    let (member, name) = cluster.names().remove(0);
     let lease = acquire(&client, &name).await;
     let id = cluster.members[member].id();
     let replica = cluster
@@ -108,7 +92,7 @@ async fn r5_cluster_failover_keeps_leases_and_finds_every_script() {
 async fn r11_fences_rise_through_a_promotion_in_the_cluster_that_loses_the_last_grant() {
     let mut cluster = Cluster::start(&[]);
     let client = patient().connect(&cluster.url()).await.unwrap();
-    let (member, name) = names(&cluster).remove(0);
+    let (member, name) = cluster.names().remove(0);
     let before = once(&client, &name).await;
     let id = cluster.members[member].id();
     let replica = (0..6)
@@ -139,7 +123,7 @@ async fn r11_fences_rise_through_a_promotion_in_the_cluster_that_loses_the_last_
 async fn r10_a_cluster_that_is_down_grants_nothing_tells_holders_and_comes_back() {
     let cluster = Cluster::start(&["--cluster-replica-no-failover", "yes"]);
     let client = patient().ttl(Duration::from_secs(4)).connect(&cluster.url()).await.unwrap();
-    let names = names(&cluster);
+    let names = cluster.names();
     let lease = acquire(&client, &names[0].1).await;
     let stopped = &cluster.members[names[1].0];
     stopped.signal("STOP");
@@ -161,7 +145,7 @@ async fn a_stopped_primary_delays_only_its_own_locks() {
     let cluster = Cluster::start(&["--cluster-replica-no-failover", "yes", "--cluster-require-full-coverage", "no"]);
     let timeout = Duration::from_secs(5);
     let client = Arc::new(patient().timeout(timeout).connect(&cluster.url()).await.unwrap());
-    let names = names(&cluster);
+    let names = cluster.names();
     for (_, name) in &names {
         once(&client, name).await;
     }
@@ -185,7 +169,7 @@ async fn a_stopped_primary_delays_only_its_own_locks() {
 async fn a_stopped_primary_ends_only_the_leases_that_it_has() {
     let cluster = Cluster::start(&["--cluster-replica-no-failover", "yes", "--cluster-require-full-coverage", "no"]);
     let client = patient().ttl(Duration::from_secs(6)).connect(&cluster.url()).await.unwrap();
-    let names = names(&cluster);
+    let names = cluster.names();
     let mut leases = Vec::new();
     for (_, name) in &names {
         leases.push(acquire(&client, name).await);

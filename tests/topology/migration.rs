@@ -9,37 +9,7 @@ use std::{
 };
 
 use super::{acquire, assert_bitten, deadline_ms, once, outlive, patient};
-use crate::support::topology::{Cluster, Member, until};
-
-/// Opens the way for `slot` from `source` to `target`.
-fn open(slot: &str, source: &Member, target: &Member) {
-    target.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source.id()]);
-    source.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target.id()]);
-}
-
-/// Moves all keys that are there, and returns how many they were.
-fn move_keys(slot: &str, source: &Member, target: &Member) -> u64 {
-    let (mut raw, mut moved) = (source.raw(), 0);
-    let port = target.port.to_string();
-    loop {
-        let keys: Vec<String> = raw.must(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]);
-        if keys.is_empty() {
-            return moved;
-        }
-        let command = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
-        raw.must::<String>(&command.into_iter().chain(keys.iter().map(String::as_str)).collect::<Vec<_>>());
-        moved += keys.len() as u64;
-    }
-}
-
-/// Says that `target` owns `slot` now.
-fn close(slot: &str, cluster: &Cluster, target: &Member) {
-    let id = target.id();
-    target.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]);
-    for member in cluster.members.iter().filter(|member| member.is_primary()) {
-        member.raw().must::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]);
-    }
-}
+use crate::support::topology::{Cluster, move_keys, open_slot};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
@@ -72,7 +42,7 @@ async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
         let source = cluster.owner("{moving}");
         let target = *primaries.iter().find(|member| **member != source).expect("there are three");
         let (source, target) = (&cluster.members[source], &cluster.members[target]);
-        open(&slot, source, target);
+        open_slot(&slot, source, target);
         tokio::time::sleep(Duration::from_millis(200)).await;
         // No key is there yet, then some are here and some there: each call finds its node by itself.
         let caller = client.caller();
@@ -83,7 +53,7 @@ async fn r9_slots_that_move_under_load_surface_no_error_and_lose_no_lease() {
         moved += move_keys(&slot, source, target);
         caller.inspect(b"redlatch:m1:{moving}held", 0).await.expect("it was moved");
         tokio::time::sleep(Duration::from_millis(200)).await;
-        close(&slot, &cluster, target);
+        cluster.close_slot(&slot, target);
         tokio::time::sleep(Duration::from_millis(if turn == 5 { 1500 } else { 100 })).await;
         assert!(!held.is_lost());
     }
@@ -109,7 +79,7 @@ async fn r9_a_node_that_imports_a_slot_is_healed_like_any_other() {
     let target = (0..6).find(|member| *member != source && cluster.members[*member].is_primary());
     let (source, target) = (&cluster.members[source], &cluster.members[target.expect("there are three")]);
     let slot = cluster.members[0].raw().must::<u16>(&["CLUSTER", "KEYSLOT", "redlatch:m1:n"]).to_string();
-    open(&slot, source, target);
+    open_slot(&slot, source, target);
     target.raw().must::<()>(&["SCRIPT", "FLUSH"]);
     let lease = acquire(&client, "n").await;
     assert_eq!(target.raw().must::<u64>(&["DBSIZE"]), 1);
@@ -119,28 +89,12 @@ async fn r9_a_node_that_imports_a_slot_is_healed_like_any_other() {
     assert_eq!(target.raw().errors("MOVED"), 0, "each call there says that it was sent there");
 }
 
-/// Moves the slot of `key` with all its keys to another primary, and returns that.
-fn move_slot<'a>(cluster: &'a Cluster, key: &str) -> &'a Member {
-    let source = cluster.owner(key);
-    let target = (0..6).find(|member| *member != source && cluster.members[*member].is_primary());
-    let (source, target) = (&cluster.members[source], &cluster.members[target.expect("there are three")]);
-    let number = cluster.members[0].raw().must::<u16>(&["CLUSTER", "KEYSLOT", key]);
-    let slot = number.to_string();
-    open(&slot, source, target);
-    assert_bitten("keys that moved", move_keys(&slot, source, target));
-    close(&slot, cluster, target);
-    until("every member knows the new owner", || {
-        cluster.members.iter().all(|member| member.sees_owner(number) == Some(target.port))
-    });
-    target
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r9_a_slot_that_has_moved_is_asked_for_at_its_old_owner_once() {
     let cluster = Cluster::start(&[]);
     let client = patient().connect(&cluster.url()).await.unwrap();
     let lease = acquire(&client, "n").await;
-    move_slot(&cluster, "redlatch:m1:n");
+    cluster.move_slot("redlatch:m1:n");
     for _ in 0..10 {
         lease.extend(Duration::from_secs(20)).await.unwrap();
     }
@@ -153,7 +107,7 @@ async fn r9_renewals_alone_find_a_slot_that_has_moved() {
     let cluster = Cluster::start(&[]);
     let client = patient().ttl(Duration::from_secs(8)).connect(&cluster.url()).await.unwrap();
     let lease = acquire(&client, "n").await;
-    let target = move_slot(&cluster, "redlatch:m1:n");
+    let target = cluster.move_slot("redlatch:m1:n");
     outlive(target, deadline_ms(target, "n"));
     assert!(!lease.is_lost());
     lease.release().await.unwrap();

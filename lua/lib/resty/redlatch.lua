@@ -1,5 +1,6 @@
 -- Distributed locks on Redis for nginx: see README.md beside this folder for the methods by example.
 local bundle = require "resty.redlatch.bundle"
+local clusters = require "resty.redlatch.cluster"
 local acquire = require "resty.redlatch.acquire"
 local driver = require "resty.redlatch.driver"
 local held = require "resty.redlatch.held"
@@ -51,8 +52,11 @@ function _M.new(opts)
   places.take(self, opts and opts.url)
   self.family = families[self.family]
   self.transport = self.connection == "worker" and driver or require "resty.redlatch.pool"
+  if self.cluster then
+    self.transport = clusters.over(self.transport)
+  end
   if self.renew == nil then
-    self.renew = self.transport == driver
+    self.renew = self.connection == "worker"
   end
   self.keepalive_ms = math.max(math.floor(self.keepalive * 1000), 1)
   if self.shm then
@@ -85,7 +89,7 @@ local function misfit(self, opts)
     return "redlatch: option fence_floor goes with the mutex family: the plain family has no fence"
   elseif opts and opts.renew and opts.detached then
     return "redlatch: option detached goes without renew: nobody here looks after that lease"
-  elseif opts and opts.renew and self.transport ~= driver then
+  elseif opts and opts.renew and self.connection ~= "worker" then
     return "redlatch: option renew needs the driver: leave out the option connection of new"
   end
 end

@@ -57,13 +57,15 @@ end
 -- The bytes of a script call: one write, whatever goes ahead of it.
 local function prepare(driver, call)
   call.bytes, call.ahead = evalsha(call), 0
-  if call.loads then
+  if call.loads or call.asking then
     local commands = healing.ahead(call)
     for i = #commands, 1, -1 do
       call.bytes = resp.command(unpack(commands[i])) .. call.bytes
     end
     call.ahead = #commands
-    driver.loads[call.script.digest] = driver.number + 1
+    if call.loads then
+      driver.loads[call.script.digest] = driver.number + 1
+    end
   end
   call.asked_at = clock()
 end
@@ -78,6 +80,9 @@ end
 function _M.send_command(driver, call, ...)
   call.key, call.args = nil, { select(2, ...) }
   call.bytes, call.ahead = resp.command(...), 0
+  if call.asking then
+    call.bytes, call.ahead = resp.command("ASKING") .. call.bytes, 1
+  end
   enqueue(driver, call)
 end
 
@@ -97,7 +102,7 @@ end
 -- The answer to a command that went ahead of a call has come.
 function _M.heard(driver, call, reply, err)
   call.ahead = call.ahead - 1
-  if healing.heard(call, reply, err) then
+  if call.script and healing.heard(call, reply, err) then
     driver.counts.scripts_loaded = driver.counts.scripts_loaded + 1
   end
 end
@@ -132,7 +137,7 @@ function _M.new(driver)
     driver.spares = spares - 1
     local call = driver.spare[spares]
     call.over, call.script, call.kind, call.reply, call.err, call.harmless = false, nil, nil, nil, nil, nil
-    call.channel, call.make, call.lock, call.subject, call.moved = nil, nil, nil, nil, nil
+    call.channel, call.make, call.lock, call.subject, call.moved, call.asking = nil, nil, nil, nil, nil, nil
     return call
   end
   return { sem = semaphores.new(), over = false }

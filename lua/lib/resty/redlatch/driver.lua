@@ -19,7 +19,7 @@ local _M = {}
 
 -- By server, user and database. Weak, as settings may come and go with the routes of a gateway: a driver lives as long
 -- as it runs or an instance has it.
-local drivers = setmetatable({}, { __mode = "v" })
+local drivers, keepers = setmetatable({}, { __mode = "v" }), setmetatable({}, { __mode = "v" })
 -- Counts outlive their drivers, by the server's name; and the dictionaries where they go.
 local counts_of, shared = {}, {}
 local mt = { __index = { start = timers.start, wake = timers.wake, publish = function() end } }
@@ -165,7 +165,7 @@ function _M.run(lock, name, key, args, deadline, _, subject)
       return nil, "the time of the server is not known", "timeless"
     end
   end
-  local call = healing.begin(calls.new(driver), name, lock.strict)
+  local call = healing.begin(calls.new(driver), name, lock.strict, lock.asking)
   call.key, call.args = key, args
   if make then
     call.make, call.lock, call.subject = make, lock, subject
@@ -178,7 +178,7 @@ end
 -- @param done called with the call when it is over, with the fields subject, reply, err and kind of call.outcome, and
 --   asked_at; it must not wait
 function _M.post(driver, lock, name, key, args, done, subject)
-  local call = healing.begin({ done = done, subject = subject }, name, lock.strict)
+  local call = healing.begin({ done = done, subject = subject }, name, lock.strict, lock.asking)
   call.key, call.args = key, args
   calls.send(driver, call)
 end
@@ -188,6 +188,7 @@ end
 function _M.command(lock, deadline, ...)
   local driver = of(lock)
   local call = calls.new(driver)
+  call.asking = lock.asking
   calls.send_command(driver, call, ...)
   local reply, err, kind = wait(driver, call, deadline)
   if reply == false then
@@ -220,6 +221,22 @@ function _M.hears(lock, channel)
   return wire ~= nil and wire.hears[channel] == true
 end
 
+local function nothing() end
+
+-- Subscribes the channel without waiting for it.
+-- @return false: it is not heard yet
+function _M.subscribe(lock, channel)
+  local driver = of(lock)
+  local wire = driver.wire
+  if wire and wire.pushes and wire.hears[channel] == nil and not wire.asked_for[channel] then
+    wire.asked_for[channel] = true
+    calls.send_command(driver, { done = nothing, harmless = true, channel = channel }, "SUBSCRIBE", channel)
+  elseif not driver.running then
+    driver:start()
+  end
+  return false
+end
+
 -- Makes `waiter` hear of its hand-off, and of new connections, by its semaphore `sem`.
 function _M.listen(lock, waiter)
   waiter.sem = semaphores.new()
@@ -235,8 +252,28 @@ end
 function _M.post_release(lock, key, owner)
   local driver = of(lock)
   driver.counts.posted = driver.counts.posted + 1
-  errands.begin(driver, { lock = lock, key = key, owner = owner }, _M)
+  return _M.post_release_by(driver, _M, lock, key, owner)
+end
+
+-- The same for the driver that looks after it, by the transport that sends it.
+function _M.post_release_by(driver, transport, lock, key, owner)
+  errands.begin(driver, { lock = lock, key = key, owner = owner }, transport)
   return true
+end
+
+-- What has an agenda and no connection, for leases whose server may be another one tomorrow.
+function _M.keeper(lock)
+  local pool = lock.cluster.lock.pool
+  local keeper = lock.cluster.keeper or keepers[pool]
+  if not keeper then
+    keeper = setmetatable({
+      lock = lock.cluster.lock, is_keeper = true, publish = nothing, work = semaphores.new(), awake = false,
+      running = false, begun = false, failures = 0, agenda = agendas.new(), errands = {}, waiters = {}, collect_at = 0,
+    }, mt)
+    keepers[pool] = keeper
+  end
+  lock.cluster.keeper = keeper
+  return keeper
 end
 
 -- Puts something on the driver's agenda: its method `attend` is called with the driver at that moment.

@@ -9,19 +9,26 @@ local ROUNDS = 5
 
 local _M = {}
 
+-- @param asking whether the slot of the key is on its way to this node of a cluster, which serves who says so
 -- @return the state of a call of the script `name`. Its field `loads` says whether the script goes in front
-function _M.begin(call, name, strict)
+function _M.begin(call, name, strict, asking)
   call.script, call.strict, call.loads, call.round, call.load_error = bundle[name], strict, false, 0, nil
+  call.asking = asking
   return call
 end
 
 -- What goes into the same write before EVALSHA.
 -- @return an array of commands, arrays of words
 function _M.ahead(call)
+  local commands = {}
   if call.loads then
-    return { { "SCRIPT", "LOAD", call.script.source } }
+    commands[1] = { "SCRIPT", "LOAD", call.script.source }
   end
-  return {}
+  if call.asking then
+    -- Holds for the next command only.
+    commands[#commands + 1] = { "ASKING" }
+  end
+  return commands
 end
 
 -- The answer to a command of `ahead`.

@@ -21,6 +21,8 @@ local COLLECT_PAUSE = 1
 -- How often the counts go to the shared dictionary.
 local PUBLISH_PAUSE = 1
 local DAY = 86400
+-- How often a keeper looks whether it is still needed.
+local LONGEST_KEEP = 1
 -- A waiter asks more often than that.
 local KEEP_CHANNEL = 600
 
@@ -196,6 +198,17 @@ local function live(driver)
   bury(driver, wire)
 end
 
+-- The life of a driver without a connection: what is due goes by the drivers of others.
+local function keep(driver)
+  while _M.has_work(driver) and not (exiting() and driver.agenda:is_empty() and not next(driver.errands)) do
+    driver.awake = true
+    local now = clock()
+    attend(driver, now)
+    driver.awake = false
+    driver.work:wait(max(min(driver.agenda:seconds(now) or DAY, exiting() and EXIT_PAUSE or LONGEST_KEEP), 0.001))
+  end
+end
+
 -- Whether anybody needs a connection.
 function _M.has_work(driver)
   return driver.first or driver.agenda.used > 0 or next(driver.errands) or next(driver.waiters)
@@ -205,7 +218,7 @@ end
 -- @return whether somebody needs another one
 function _M.run(driver)
   driver.awake = true
-  local ok, err = pcall(live, driver)
+  local ok, err = pcall(driver.is_keeper and keep or live, driver)
   if not ok then
     driver.wire = nil
     driver.failures = driver.failures + 1

@@ -54,7 +54,7 @@ local function acquire_args(lock, attempt)
   if not lock.server.ahead_us then
     return nil
   end
-  attempt.hears = attempt.inbox and lock.transport.hears(lock, attempt.inbox) or false
+  attempt.hears = attempt.inbox and lock.transport.hears(lock, attempt.inbox, attempt) or false
   local ttl_ms, claim_ms = format("%.0f", attempt.ttl * 1000), format("%.0f", lock.claim * 1000)
   attempt.promised_ms = min(tonumber(ttl_ms), tonumber(claim_ms))
   local args = {
@@ -69,7 +69,8 @@ local function acquire_args(lock, attempt)
     args[7] = format("%.0f", window(lock, attempt) * 1000)
     args[8] = claim_ms
     args[9] = attempt.hears and attempt.inbox or ""
-    args[10] = attempt.hears and "1" or "0"
+    -- In a cluster it is subscribed on some node.
+    args[10] = attempt.hears and not lock.cluster and "1" or "0"
   end
   return args
 end

@@ -172,10 +172,9 @@ local function url_problem(given, endpoint)
   end
   if endpoint.username and not (endpoint.password or given.password) then
     return "redlatch: option url names a user and no password: write USER:PASSWORD@ or set the option password"
-  elseif endpoint.kind == "cluster" then
-    return "redlatch: option url names a cluster, which this module does not serve: write redis://HOST"
   elseif endpoint.kind ~= "" and type(given.connection) == "table" then
-    return "redlatch: option url names sentinels, which goes without a connection of your own"
+    return "redlatch: option url names " .. (endpoint.kind == "cluster" and "a cluster" or "sentinels")
+      .. ", which goes without a connection of your own"
   end
 end
 

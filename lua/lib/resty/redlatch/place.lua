@@ -66,6 +66,19 @@ local function put_sentinels(lock, endpoint)
   lock.sentinels = { name = endpoint.primary, nodes = nodes }
 end
 
+-- The lock at a node of its cluster, which has a clock of its own.
+function _M.node(lock, address)
+  local node = at(lock, address)
+  node.server = {}
+  return node
+end
+
+local function put_cluster(lock, endpoint)
+  lock.address = "the cluster of " .. shown_all(endpoint.addresses)
+  lock.pool = pool_of(lock)
+  lock.cluster = { lock = lock, seeds = endpoint.addresses, nodes = {} }
+end
+
 -- Where the lock's server is, by the options of new.
 -- @param url that option, which is right
 function _M.take(lock, url)
@@ -78,6 +91,8 @@ function _M.take(lock, url)
   lock.database = endpoint.database
   if endpoint.kind == "sentinel" then
     return put_sentinels(lock, endpoint)
+  elseif endpoint.kind == "cluster" then
+    return put_cluster(lock, endpoint)
   end
   put(lock, endpoint.addresses[1])
 end

@@ -82,7 +82,7 @@ end
 -- After an error reply: gives the connection back, or closes it where it leads to the wrong server.
 -- @return whether it was closed
 local function is_left(lock, line, err)
-  if type(lock.connection) == "table" or not refusals.is_wrong_server(err) then
+  if type(lock.connection) == "table" or not refusals.is_wrong_server(err, lock) then
     give_back(lock, line)
     return false
   end
@@ -136,7 +136,7 @@ end
 -- Runs a script on an open connection.
 -- @return reply, error, kind (see call.outcome), and the moment before it was asked for
 local function run_on(lock, line, name, key, args, deadline)
-  local call = healing.begin({}, name, lock.strict)
+  local call = healing.begin({}, name, lock.strict, lock.asking)
   local reply, err, goes_on, other, asked_at
   repeat
     asked_at = clock()
@@ -192,7 +192,10 @@ function _M.command(lock, deadline, ...)
     return nil, err, kind
   end
   local reply
-  reply, err = send(lock, line, deadline, resp.command(...))
+  reply, err = send(lock, line, deadline, (lock.asking and resp.command("ASKING") or "") .. resp.command(...))
+  if reply and lock.asking then
+    reply, err = answer(lock, line, deadline)
+  end
   if reply then
     reply, err = answer(lock, line, deadline)
   end

@@ -38,7 +38,7 @@ local function judge(driver, wire, call, problem)
     else
       wire.broken = "SUBSCRIBE was refused: " .. problem
     end
-  elseif refusals.is_wrong_server(problem) then
+  elseif refusals.is_wrong_server(problem, driver.lock) then
     -- Nothing more is sent here. What another server may take has been refused, and goes to it; but to one only.
     wire.leaving = problem
     call.moves = wire.served and not call.moved

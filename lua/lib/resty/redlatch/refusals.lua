@@ -40,8 +40,10 @@ local of_wrong_server = {
 
 -- Another server may take what this one refuses: behind a front that sends new connections elsewhere after a failover,
 -- an old one is not to be kept.
-function _M.is_wrong_server(err)
-  return of_wrong_server[errors.code(err)] or false
+-- @param lock whose server it is: in a cluster another node is the right one for some keys, and this one for others
+function _M.is_wrong_server(err, lock)
+  local code = errors.code(err)
+  return of_wrong_server[code] and not (lock.cluster and (code == "MOVED" or code == "CLUSTERDOWN")) or false
 end
 
 local passing = { BUSY = true, CLUSTERDOWN = true, LOADING = true, MASTERDOWN = true, TRYAGAIN = true }

@@ -40,7 +40,7 @@ function _M.connect(lock, channels)
   if not wire then
     return nil, err, why
   end
-  wire.first, wire.last, wire.hears, wire.denial = nil, nil, {}, nil
+  wire.first, wire.last, wire.hears, wire.asked_for, wire.denial = nil, nil, {}, {}, nil
   wire.served, wire.leaving, wire.broken = false, nil, nil
   local kind, value = "reply", nil
   for channel in pairs(wire.pushes and channels or {}) do
