@@ -20,6 +20,15 @@ use crate::{
 /// How long a call goes on asking when the server does not answer, beyond its timeout: a fail-over takes seconds.
 const OUTAGE: Duration = Duration::from_secs(10);
 
+/// Whether it is worth while to ask again. `in_queue`: a new connection may find the server that is the primary now, or
+/// this one with enough replicas, and the place with it.
+fn may_pass(error: &Error, in_queue: bool) -> bool {
+    match error.kind() {
+        ErrorKind::Unknown | ErrorKind::Unavailable => true,
+        _ => in_queue && matches!(error.code(), Some("NOAUTH" | "NOREPLICAS" | "READONLY")),
+    }
+}
+
 impl<F> Lock<F> {
     pub(super) fn caller(&self) -> &Caller {
         &self.client.shared.caller
@@ -61,7 +70,7 @@ impl<F> Lock<F> {
                     }
                     match answer {
                         Ok(answer) => acquiring.answered(sent, answer, now, fastrand::f64()),
-                        Err(error) if matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable) => {
+                        Err(error) if may_pass(&error, acquiring.has_place()) => {
                             acquiring.unanswered(sent, now, fastrand::f64());
                             trouble = Some(error);
                         }

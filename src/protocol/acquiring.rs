@@ -84,6 +84,8 @@ pub struct Acquiring {
     ends: Option<Moment>,
     state: State,
     asked: bool,
+    /// It has had a place in the queue.
+    queued: bool,
     /// A grant was over when it was known here.
     came_late: bool,
     remaining: Duration,
@@ -125,6 +127,7 @@ impl Acquiring {
             ends: None,
             state: State::Due(now),
             asked: false,
+            queued: false,
             came_late: false,
             remaining: Duration::ZERO,
             silent_since: None,
@@ -137,6 +140,11 @@ impl Acquiring {
         if let Some(waiter) = &mut self.waiter {
             waiter.listens(pushed);
         }
+    }
+
+    /// Whether there is a place to lose, so that a fail-over is waited for.
+    pub fn has_place(&self) -> bool {
+        self.queued
     }
 
     /// Until when a question that has no answer may still take effect.
@@ -180,6 +188,7 @@ impl Acquiring {
             },
             Answer::Queued { position, remaining, server_us } => {
                 self.useful(remaining);
+                self.queued = true;
                 let Some(waiter) = &mut self.waiter else { return self.state = State::Due(now) };
                 waiter.answered(sent, server_us, position, remaining);
                 // A message that has come may speak of a grant from before this answer.

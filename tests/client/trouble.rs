@@ -5,7 +5,7 @@ use std::{io::Write, net::TcpListener, time::Duration};
 use redlatch::{Attempt, Client, Error, ErrorKind};
 
 use super::fixture;
-use crate::support::{Raw, Server, signal};
+use crate::support::{Raw, Server, signal, until};
 
 #[track_caller]
 fn assert_error<T>(result: Result<T, Error>, kind: ErrorKind, message: &str) {
@@ -268,4 +268,32 @@ async fn a_lease_that_is_not_renewed_has_its_whole_ttl_also_after_a_hand_off() {
     held.release().await.unwrap();
     let lease = waiting.await.unwrap();
     assert!(lease.remaining() > Duration::from_secs(30), "{:?}", lease.remaining());
+}
+
+/// As behind an address that leads to another server after a switch, while that is not a primary yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r4_a_waiter_outlasts_a_server_that_takes_no_writes_for_a_while() {
+    for (begin, end, code) in [
+        (&["REPLICAOF", "127.0.0.1", "1"][..], &["REPLICAOF", "NO", "ONE"][..], "READONLY"),
+        (
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            "NOREPLICAS",
+        ),
+    ] {
+        let (server, client) = fixture().await;
+        let mut raw = Raw::connect(&server);
+        let held = client.mutex("n").unwrap().ttl(Duration::from_secs(60)).unwrap().acquire().await.unwrap();
+        let other = Client::connect(&server.url()).await.unwrap();
+        let lock = other.mutex("n").unwrap().ttl(Duration::from_secs(60)).unwrap();
+        let waiter = tokio::spawn(async move { lock.acquire().await });
+        until("it waits", || raw.lock("redlatch:m1:n").is_queue_open());
+        raw.must::<()>(begin);
+        let mut watch = Raw::connect(&server);
+        until("a question was refused", || watch.errors(code) > 0);
+        assert_eq!(client.mutex("n").unwrap().try_acquire().await.err().map(|error| error.kind()), None);
+        Raw::connect(&server).must::<()>(end);
+        held.release().await.unwrap();
+        waiter.await.unwrap().expect(code).release().await.unwrap();
+    }
 }
