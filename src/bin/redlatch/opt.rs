@@ -40,7 +40,7 @@ fn after_help() -> String {
 
 /// The forms of a URL.
 const URLS: &str = "\
-URLs:
+URLs (default: redis://127.0.0.1:6379):
   redis://[USER@]HOST[:PORT][/DB]      one server; rediss for TLS
   unix:///PATH                         one server, by its socket
   redis+sentinel://HOST[:PORT],…/NAME  the primary that sentinels call NAME
@@ -89,7 +89,7 @@ pub struct Global {
     /// What the sentinels call the primary
     #[arg(long, global = true, value_name = "NAME", requires = "sentinel")]
     pub master: Option<String>,
-    /// Authorities [default: the system's]
+    /// CA certificates [default: the system's]
     ///
     /// File with the certificates that servers must be signed by.
     #[arg(long, global = true, value_name = "FILE")]
