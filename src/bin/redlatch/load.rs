@@ -20,7 +20,7 @@ use crate::{
     output::{bad, good},
     product::{Hello, Product},
     rights::{Role, grant_to_ask},
-    table::{LEAST, table},
+    table::{DIGEST, LEAST, table},
     watch,
     width::{columns, folded},
 };
@@ -181,7 +181,7 @@ fn view(scripts: &[Script], answers: &[Answer<Loaded>]) -> String {
 
 /// Scripts by servers, which have numbers when there is more than one.
 pub fn matrix<S: Iterator<Item = String>>(scripts: &[Script], servers: usize, states: impl Fn(usize) -> S) -> String {
-    let mut head = vec!["SCRIPT".to_owned(), "DIGEST".to_owned()];
+    let mut head = vec!["SCRIPT".to_owned(), DIGEST.to_owned()];
     let folds = servers > 1 && columns().is_some_and(|columns| columns < 2 * LEAST + 2 + servers * STATE);
     match servers {
         1 => head.push("STATE".to_owned()),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     load::title,
     outcome::{Failure, Outcome},
-    table::table,
+    table::{DIGEST, table},
 };
 
 /// Lists every script in every version.
@@ -18,7 +18,7 @@ pub fn scripts() -> Result<Outcome, Failure> {
         .collect();
     let list: Vec<_> = scripts.iter().map(contract).collect();
     let data = json!({ "bundle": env!("CARGO_PKG_VERSION"), "scripts": list });
-    Ok(Outcome::new(table(&["SCRIPT", "DIGEST", "SUMMARY"], &rows), data).rows("scripts"))
+    Ok(Outcome::new(table(&["SCRIPT", DIGEST, "SUMMARY"], &rows), data).rows("scripts"))
 }
 
 /// All that a script says of itself, without its bytes.

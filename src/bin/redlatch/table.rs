@@ -4,6 +4,8 @@ use console::{Alignment, measure_text_width, pad_str};
 
 use crate::width::{columns, folded_to, shortened, wrapped};
 
+/// The head of a column whose cells are known by their beginning.
+pub const DIGEST: &str = "DIGEST";
 /// Between two columns.
 const GAP: usize = 2;
 /// Columns of a terminal that is too narrow are shortened, down to this width.
@@ -25,7 +27,9 @@ fn fitted<H: AsRef<str>, R: AsRef<[String]>>(head: &[H], rows: &[R], limit: Opti
     let last = head.len().saturating_sub(1);
     let sentences = rows.iter().any(|row| cell(row, last).contains(' '));
     if let Some(limit) = limit {
-        let fitted = LEAST_SENTENCE.into_iter().find_map(|least| fit(&widths, limit, sentences.then_some(least)));
+        let digest = head.iter().position(|word| word == DIGEST);
+        let fitted =
+            LEAST_SENTENCE.into_iter().find_map(|least| fit(&widths, limit, digest, sentences.then_some(least)));
         match fitted {
             Some(fitted) => widths = fitted,
             None => return listed(&rows, limit),
@@ -60,15 +64,18 @@ fn line(row: &[String], widths: &[usize], sentences: bool) -> String {
     text
 }
 
-/// Makes columns narrower, the widest first, until all fit into `limit`; `None` if they do not. A last column of
-/// sentences goes first, down to `least`.
-fn fit(widths: &[usize], limit: usize, least: Option<usize>) -> Option<Vec<usize>> {
+/// Makes columns narrower, that of digests before the widest, until all fit into `limit`; `None` if they do not. A last
+/// column of sentences goes first, down to `least`.
+fn fit(widths: &[usize], limit: usize, digest: Option<usize>, least: Option<usize>) -> Option<Vec<usize>> {
     let mut widths = widths.to_vec();
     let over =
         |widths: &[usize]| (widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)).saturating_sub(limit);
     let count = widths.len() - usize::from(least.is_some());
     if let Some(least) = least {
         widths[count] = widths[count].saturating_sub(over(&widths)).max(least.min(widths[count]));
+    }
+    if let Some(digest) = digest {
+        widths[digest] = widths[digest].saturating_sub(over(&widths)).max(LEAST.min(widths[digest]));
     }
     while over(&widths) > 0 {
         *widths[..count].iter_mut().filter(|width| **width > LEAST).max()? -= 1;

@@ -72,6 +72,7 @@ pub fn folded_to(text: &str, columns: usize) -> String {
         let (head, body) = line.split_at(gap.unwrap_or(0));
         let indent = gap.unwrap_or(start + INDENT);
         let lines = wrapped(body, columns.saturating_sub(indent));
+        let lines: Vec<_> = lines.iter().map(|line| line.trim_end()).collect();
         format!("{head}{}\n", lines.join(&format!("\n{}", " ".repeat(indent))))
     };
     text.lines().map(fold).collect()
