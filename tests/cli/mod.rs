@@ -128,6 +128,10 @@ impl Running {
         signal(self.pid(), name);
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("the program can be waited for").is_some()
+    }
+
     #[track_caller]
     pub fn answer(mut self) -> Answer {
         let mut status = None;

@@ -36,12 +36,13 @@ fn pids(folder: &Path) -> Vec<String> {
     FAMILY.iter().map(|name| line_of(&folder.join(name))).collect()
 }
 
+/// The guard once it is itself: before that it is a copy of `run`, which waits for it to become something else.
 fn guard_of(running: &Running) -> u32 {
     let children = format!("/proc/{0}/task/{0}/children", running.pid());
     let mut pid = String::new();
     until("the guard is there", || {
         pid = fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
-        !pid.is_empty()
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.starts_with("lease-guard"))
     });
     pid.parse().unwrap()
 }

@@ -109,14 +109,17 @@ impl Child {
     /// Kills everything below this process and says what is left.
     pub async fn kill(&mut self) -> Vec<String> {
         let until = Instant::now() + UNKILLABLE;
-        while !self.reap() && Instant::now() < until {
-            family::signal(self.command, Signal::KILL);
+        while !self.reap() {
+            if Instant::now() >= until {
+                return family::left();
+            }
+            family::signal(self.command, &[Signal::KILL]);
             tokio::select! {
                 _ = self.children.recv() => {}
                 () = sleep(AGAIN) => {}
             }
         }
-        family::below().iter().map(family::Process::describe).collect()
+        Vec::new()
     }
 
     /// Returns whether no child is left.

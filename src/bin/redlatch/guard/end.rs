@@ -65,13 +65,13 @@ impl Guard {
                 self.phase = Phase::Killing { until_us: now + us(UNKILLABLE) };
             }
             Phase::Killing { until_us } if now >= until_us => {
-                self.ended.left = family::below().iter().map(family::Process::describe).collect();
+                self.ended.left = family::left();
                 return true;
             }
             Phase::Working | Phase::Lingering { .. } | Phase::Asked { .. } | Phase::Killing { .. } => {}
         }
         if matches!(self.phase, Phase::Killing { .. }) {
-            family::signal(Some(self.command), Signal::KILL);
+            family::signal(Some(self.command), &[Signal::KILL]);
         } else {
             self.terminal.look();
         }
@@ -81,10 +81,8 @@ impl Guard {
     /// Asks everything to end.
     fn ask(&mut self, now: u64) {
         let group = Some(self.command).filter(|_| !self.has_ended);
-        if let Some(signal) = family::numbered(self.plan.signal) {
-            family::signal(group, signal);
-        }
-        family::signal(group, Signal::CONT);
+        let signal = family::numbered(self.plan.signal).unwrap_or(Signal::TERM);
+        family::signal(group, &[signal, Signal::CONT]);
         let mut until_us = now + self.plan.grace_us;
         if self.plan.ends_with_lease {
             until_us = until_us.min(self.plan.until_us.saturating_sub(self.plan.margin_us));

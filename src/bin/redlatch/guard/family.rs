@@ -47,21 +47,24 @@ pub fn reap(mut seen: impl FnMut(Pid, WaitStatus)) -> bool {
 
 /// Everything below this process, itself excluded. Empty where /proc is not of our PID namespace: its numbers would mean
 /// other processes.
+///
+/// Asks for the children of each alone where the kernel keeps lists of them: whoever has to end something in time cannot
+/// read about every process of a busy machine.
 pub fn below() -> Vec<Process> {
     let us = getpid().as_raw_nonzero().get();
     if fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok()) != Some(us) {
         return Vec::new();
     }
-    let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if let Some((parent, process)) = entry.file_name().to_str().and_then(read) {
-            children.entry(parent).or_default().push(process);
-        }
-    }
+    let mut others =
+        if fs::exists(format!("/proc/{us}/task/{us}/children")).unwrap_or(false) { None } else { Some(everything()) };
     let mut family = Vec::new();
     let mut parents = vec![us];
     while let Some(parent) = parents.pop() {
-        for process in children.remove(&parent).unwrap_or_default() {
+        let children = match &mut others {
+            Some(others) => others.remove(&parent).unwrap_or_default(),
+            None => children(parent),
+        };
+        for process in children {
             parents.push(process.pid.as_raw_nonzero().get());
             if process.state != 'Z' && process.state != 'X' {
                 family.push(process);
@@ -69,6 +72,31 @@ pub fn below() -> Vec<Process> {
         }
     }
     family
+}
+
+/// For people: what is below this process although it should be gone.
+pub fn left() -> Vec<String> {
+    let left: Vec<_> = below().iter().map(Process::describe).collect();
+    if left.is_empty() { vec!["a process that cannot be seen".to_owned()] } else { left }
+}
+
+/// The children of a process: the kernel lists them by the thread that started them.
+fn children(parent: i32) -> Vec<Process> {
+    let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    children.filter_map(|pid| Some(read(&pid)?.1)).collect()
+}
+
+/// Every process there is, by its parent.
+fn everything() -> HashMap<i32, Vec<Process>> {
+    let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if let Some((parent, process)) = entry.file_name().to_str().and_then(read) {
+            children.entry(parent).or_default().push(process);
+        }
+    }
+    children
 }
 
 /// One line of /proc: the parent and the process.
@@ -85,18 +113,58 @@ fn read(pid: &str) -> Option<(i32, Process)> {
     Some((parent, Process { pid: number, group, name: name.to_owned(), state }))
 }
 
-/// Sends `signal` to `group` and to what is below this process outside of it. A process that is gone needs none.
-pub fn signal(group: Option<Pid>, signal: Signal) {
+/// Sends `signals` to `group` and to what is below this process outside of it. A process that is gone needs none.
+pub fn signal(group: Option<Pid>, signals: &[Signal]) {
     if let Some(group) = group {
-        let _ = kill_process_group(group, signal);
+        for signal in signals {
+            let _ = kill_process_group(group, *signal);
+        }
     }
     let number = group.map_or(0, |group| group.as_raw_nonzero().get());
     for process in below().into_iter().filter(|process| process.group != number) {
-        let _ = kill_process(process.pid, signal);
+        for signal in signals {
+            let _ = kill_process(process.pid, *signal);
+        }
     }
 }
 
 /// The signal with this number.
 pub fn numbered(number: i32) -> Option<Signal> {
     Signal::from_raw(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// How often this thread has read from a file.
+    fn reads() -> usize {
+        let counts = fs::read_to_string("/proc/thread-self/io").unwrap();
+        counts.lines().find_map(|line| line.strip_prefix("syscr: ")).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn those_below_are_found_without_reading_about_strangers() {
+        const STRANGERS: usize = 200;
+        // Orphans, which are somebody else's.
+        let script = format!("for i in $(seq {STRANGERS}); do sleep 100 >&- 2>&- & echo $!; done");
+        let strangers = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let strangers = String::from_utf8(strangers.stdout).unwrap();
+        let mut child = Command::new("sh").args(["-c", "setsid cat & cat"]).stdin(Stdio::piped()).spawn().unwrap();
+        let (mut before, mut after, mut family) = (0, 0, Vec::new());
+        while family.len() < 3 {
+            before = reads();
+            family = below();
+            after = reads();
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        for stranger in strangers.lines() {
+            kill_process(Pid::from_raw(stranger.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+        }
+        assert_eq!(strangers.lines().count(), STRANGERS);
+        assert!(after - before < STRANGERS, "{} reads", after - before);
+    }
 }

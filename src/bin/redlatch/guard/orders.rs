@@ -31,7 +31,7 @@ impl Guard {
     fn pass_on(&self, number: i32) {
         let Some(signal) = family::numbered(number) else { return };
         if self.has_ended {
-            family::signal(None, signal);
+            family::signal(None, &[signal]);
             return;
         }
         if let Err(error) = kill_process_group(self.command, signal)
