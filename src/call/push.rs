@@ -11,7 +11,7 @@ pub(super) async fn open(
 ) -> RedisResult<(MultiplexedConnection, bool)> {
     match client.get_multiplexed_async_connection_with_config(config).await {
         Ok(redis) => Ok((redis, true)),
-        Err(error) if lacks_resp3(&error) => {
+        Err(error) if lacks_resp3(&error, client.get_connection_info().redis_settings().password().is_some()) => {
             tracing::warn!("the server has no RESP3 (HELLO 3): waiters poll, as no messages reach them");
             let info = client.get_connection_info();
             let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
@@ -22,9 +22,13 @@ pub(super) async fn open(
     }
 }
 
-/// Whether `error` says that there is no HELLO, or no third version of the protocol.
-fn lacks_resp3(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::RESP3NotSupported || error.code() == Some("NOPROTO") || is_unknown(error)
+/// Whether `error` says that there is no HELLO, or no third version of the protocol. To somebody without a login Valkey
+/// 9 says NOAUTH about a command that it does not know: then the password that was sent with HELLO did not count.
+fn lacks_resp3(error: &RedisError, has_password: bool) -> bool {
+    error.kind() == redis::ErrorKind::RESP3NotSupported
+        || error.code() == Some("NOPROTO")
+        || error.code() == Some("NOAUTH") && has_password
+        || is_unknown(error)
 }
 
 /// Whether a refusal of SUBSCRIBE holds for as long as the connection does: the user has no right to it, or the server
@@ -79,8 +83,9 @@ mod tests {
             ("WRONGPASS invalid username-password pair or user is disabled.", false),
             ("NOAUTH Authentication required.", false),
         ] {
-            assert_eq!(lacks_resp3(&said(text)), lacks, "{text}");
+            assert_eq!(lacks_resp3(&said(text), false), lacks, "{text}");
         }
-        assert!(lacks_resp3(&(redis::ErrorKind::RESP3NotSupported, "no").into()));
+        assert!(lacks_resp3(&said("NOAUTH Authentication required."), true));
+        assert!(lacks_resp3(&(redis::ErrorKind::RESP3NotSupported, "no").into(), false));
     }
 }

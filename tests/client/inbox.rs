@@ -249,12 +249,14 @@ async fn a_server_or_proxy_without_resp3_serves_waiters_that_poll() {
 
 #[tokio::test]
 async fn a_server_whose_hello_is_renamed_serves_the_client() {
-    let server = Server::start(&["--rename-command", "HELLO", ""]).unwrap();
-    let client = Client::connect(&server.url()).await.unwrap();
-    let lock = client.mutex("n").unwrap();
-    let held = lock.acquire().await.unwrap();
-    assert!(lock.try_acquire().await.unwrap().granted().is_none());
-    held.release().await.unwrap();
+    for (password, login) in [("", ""), ("s3cret", "?pass=s3cret")] {
+        let server = Server::start(&["--rename-command", "HELLO", "", "--requirepass", password]).unwrap();
+        let client = Client::connect(&format!("{}{login}", server.url())).await.unwrap();
+        let lock = client.mutex("n").unwrap();
+        let held = lock.acquire().await.unwrap();
+        assert!(lock.try_acquire().await.unwrap().granted().is_none());
+        held.release().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -71,12 +71,13 @@ local function greet(line, lock, deadline)
   line.pushes = kind == "reply"
   if kind ~= "error" then
     return check(kind, value, of_hello(value))
-  elseif errors.code(value) == "NOAUTH" then
+  elseif errors.code(value) == "NOAUTH" and not lock.password then
     -- Here the server explains what HELLO can do.
     return kind, "NOAUTH Authentication required."
-  elseif not refusals.is_without_resp3(value) then
+  elseif errors.code(value) ~= "NOAUTH" and not refusals.is_without_resp3(value) then
     return kind, value
   end
+  -- To somebody without a login Valkey 9 says NOAUTH about a command that it does not know.
   kind, value = _M.authenticate(line, lock, deadline)
   if kind == "reply" then
     kind, value = ask_version(line, deadline)
