@@ -1,9 +1,10 @@
 # make demo    the flash sale, with and without the lock
 # make test    everything that must hold before a commit lands
 # make quick   the inner loop: units, scripts, conformance, lint
-# make matrix  what depends on the server, on other servers than this system's: SERVERS="valkey:sid"
+# make matrix  what depends on the server or on nginx, on others than this system's: SERVERS="valkey:sid" NGINXES=sid
 # make soak    all seeds of the simulation and the long torture: before a change of scripts or protocol lands
 # make bench   server time, latency and throughput, beside the raw floor
+# make test NGINX=/usr/local/openresty/nginx/sbin/nginx    the same with that nginx; matrix and bench too
 # make install    the nginx module; OpenResty: LUA_LIB_DIR=/usr/local/openresty/site/lualib
 
 CARGO ?= cargo
@@ -14,6 +15,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 # Packages and suites of Debian.
 SERVERS ?= redis:trixie valkey:bookworm-backports valkey:trixie valkey:sid
+NGINXES ?= trixie sid
 MATRIX = scripts:: conformance:: servers:: client:: topology:: cli::acl cli::doctor nginx::
 
 demo: deps-demo
@@ -23,7 +25,7 @@ test: deps-test lint
 	$(CARGO) test --lib --bins --test main -- --skip simulation::
 	$(CARGO) test --test main simulation::
 	$(CARGO) test --doc
-	$(MAKE) matrix SERVERS="redis:trixie valkey:trixie" MATRIX="scripts:: conformance:: servers:: client::"
+	$(MAKE) matrix NGINXES= SERVERS="redis:trixie valkey:trixie" MATRIX="scripts:: conformance:: servers:: client::"
 
 quick: deps-test lint
 	$(CARGO) test --lib --bins
@@ -34,6 +36,11 @@ matrix: deps-test
 	  name=$${server%:*}; suite=$${server#*:}; folder=$(CURDIR)/target/servers/$$name-$$suite; \
 	  tests/support/other-server $$name $$suite $$folder; \
 	  PATH=$$folder/bin:$$PATH $(CARGO) test --test main -- $(MATRIX); \
+	done; \
+	for suite in $(NGINXES); do \
+	  folder=$(CURDIR)/target/servers/nginx-$$suite; \
+	  tests/support/other-nginx $$suite $$folder; \
+	  NGINX=$$folder/bin/nginx $(CARGO) test --test main -- nginx:: conformance::nginx; \
 	done
 
 soak: deps-test

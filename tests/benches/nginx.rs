@@ -7,6 +7,9 @@
 #[allow(dead_code, reason = "other benchmarks use the rest")]
 mod lines;
 
+#[path = "../support/which_nginx.rs"]
+mod which_nginx;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -49,8 +52,8 @@ impl Nginx {
             ("@INIT@", init.replace("@DIR@", &folder.display().to_string())),
         ];
         let conf = blanks.iter().fold(conf, |conf, (blank, text)| conf.replace(blank, text));
-        fs::write(folder.join("nginx.conf"), conf).expect("the folder can be written");
-        let mut command = Command::new("nginx");
+        fs::write(folder.join("nginx.conf"), which_nginx::with_modules(&conf)).expect("the folder can be written");
+        let mut command = which_nginx::command();
         command.arg("-p").arg(&folder).arg("-e").arg(folder.join("error.log")).arg("-c").arg(folder.join("nginx.conf"));
         let child = command.stdin(Stdio::null()).spawn().expect("nginx is installed");
         let started = Instant::now();

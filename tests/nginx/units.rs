@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::support::nginx::Nginx;
+use crate::support::nginx::{Nginx, nginx};
+use crate::support::which_nginx;
 
 const CONF: &str = r#"
 load_module /usr/lib/nginx/modules/ndk_http_module.so;
@@ -16,7 +17,9 @@ pid @DIR@/nginx.pid;
 events {}
 http {
     access_log off;
-    lua_package_path "@ROOT@/lua/lib/?.lua;;";
+    # busted is there also where nginx brings a Lua of its own.
+    lua_package_path "@ROOT@/lua/lib/?.lua;;/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua";
+    lua_package_cpath ";;@CLIB@/?.so";
     init_worker_by_lua_block {
         ngx.timer.at(0, function()
             arg = { [0] = "busted", "--output=TAP", "@ROOT@/tests/nginx/spec" }
@@ -33,24 +36,15 @@ fn the_parts_do_what_their_specs_say() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Nginx::folder();
     let dir = folder.0.to_str().unwrap();
-    let conf = CONF.replace("@DIR@", dir).replace("@ROOT@", root.to_str().unwrap());
-    fs::write(folder.0.join("nginx.conf"), conf).unwrap();
-    let error_log = folder.0.join("error.log");
-    let output = Command::new("nginx")
-        .arg("-p")
-        .arg(&folder.0)
-        .arg("-e")
-        .arg(&error_log)
-        .arg("-c")
-        .arg(folder.0.join("nginx.conf"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("nginx is installed");
+    let libraries = format!("/usr/lib/{}-linux-gnu/lua/5.1", std::env::consts::ARCH);
+    let conf = CONF.replace("@DIR@", dir).replace("@ROOT@", root.to_str().unwrap()).replace("@CLIB@", &libraries);
+    fs::write(folder.0.join("nginx.conf"), which_nginx::with_modules(&conf)).unwrap();
+    let output = nginx(&folder.0).stdout(Stdio::piped()).output().expect("nginx is installed");
     let said = format!(
         "{}{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
-        fs::read_to_string(error_log).unwrap_or_default()
+        fs::read_to_string(folder.0.join("error.log")).unwrap_or_default()
     );
     assert!(output.status.success(), "{said}");
     assert!(said.matches("\nok ").count() >= 12 && !said.contains("\nnot ok"), "{said}");

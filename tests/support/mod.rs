@@ -8,6 +8,7 @@ mod pty;
 mod redis;
 mod resp;
 pub mod topology;
+pub mod which_nginx;
 
 pub use clock::ClockShim;
 pub use proxy::{Fault, Proxy};

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Server, signal};
+use super::{Server, signal, which_nginx};
 
-const MODULES: &str = "/usr/lib/nginx/modules";
 const STARTUP: Duration = Duration::from_secs(10);
 
 /// What to start: the template `tests/nginx/nginx.conf` with its blanks.
@@ -93,14 +92,13 @@ impl Config {
         let template = fs::read_to_string(root().join("tests/nginx/nginx.conf")).unwrap();
         let dir = folder.0.to_str().unwrap();
         template
-            .replace("@MODULES@", MODULES)
+            .replace("@MAIN@", &self.main)
             .replace("@WORKERS@", &self.workers.to_string())
             .replace("@CONNECTIONS@", &self.connections.to_string())
             .replace("@LISTEN@", &format!("unix:{dir}/http.sock"))
             .replace("@DIR@", dir)
             .replace("@LIB@", self.lib.to_str().unwrap())
             .replace("@TESTS@", root().join("tests/nginx").to_str().unwrap())
-            .replace("@MAIN@", &self.main)
             .replace("@HTTP@", &self.http)
             .replace("@OPTIONS@", &self.options)
             .replace("@LOCATIONS@", &self.locations)
@@ -129,7 +127,7 @@ impl Nginx {
     /// The first lines of a nginx that refuses to start.
     pub fn refusal(config: &Config) -> String {
         let folder = Folder::new();
-        fs::write(folder.0.join("nginx.conf"), config.fill(&folder)).unwrap();
+        write(&folder, &config.fill(&folder));
         let stderr = fs::File::create(folder.0.join("stderr")).unwrap();
         let child = nginx(&folder.0).stderr(stderr).spawn().expect("nginx is installed");
         let mut nginx = Self { child, socket: folder.0.join("http.sock"), folder };
@@ -147,14 +145,14 @@ impl Nginx {
 
     /// Starts nginx with `conf`, which listens on the unix socket `socket` inside `folder`.
     pub fn start(folder: Folder, conf: &str, socket: &str) -> Self {
-        fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        write(&folder, conf);
         let command = nginx(&folder.0);
         Self::wait_for(command, folder, socket)
     }
 
     /// The same for a configuration that relies on an installed package and on nginx' defaults.
     pub fn start_installed(folder: Folder, conf: &str, socket: &str) -> Self {
-        fs::write(folder.0.join("nginx.conf"), conf).unwrap();
+        write(&folder, conf);
         let mut command = nginx(&folder.0);
         command.env("LUA_PATH", format!("{}/lua/lib/?.lua;;", root().display()));
         command.arg("-g").arg(format!("daemon off; user root; pid {}/nginx.pid;", folder.0.display()));
@@ -198,7 +196,12 @@ impl Nginx {
 
     /// A connection by which nothing is sent yet.
     pub fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.socket).unwrap();
+        self.connect_to(&self.socket)
+    }
+
+    /// The same for another socket in the folder.
+    pub fn connect_to(&self, socket: impl AsRef<Path>) -> UnixStream {
+        let stream = UnixStream::connect(self.folder.0.join(socket)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream
     }
@@ -312,8 +315,13 @@ pub fn percent_encode(bytes: &[u8]) -> String {
     encoded
 }
 
-fn nginx(folder: &Path) -> Command {
-    let mut command = Command::new("nginx");
+fn write(folder: &Folder, conf: &str) {
+    fs::write(folder.0.join("nginx.conf"), which_nginx::with_modules(conf)).unwrap();
+}
+
+/// nginx with the `nginx.conf` of a folder.
+pub fn nginx(folder: &Path) -> Command {
+    let mut command = which_nginx::command();
     command.arg("-p").arg(folder).arg("-e").arg(folder.join("error.log")).arg("-c").arg(folder.join("nginx.conf"));
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
