@@ -9,7 +9,7 @@ use crate::support::{Raw, Server, say, signal};
 #[test]
 fn a_held_lease_outlives_its_ttl() {
     let (_redis, nginx) = redis_and_nginx();
-    let answer = nginx.call("hold", &[("name", "n"), ("ttl", "1"), ("hold", "3")]);
+    let answer = nginx.call("hold", &[("name", "n"), ("ttl", "3"), ("hold", "5")]);
     assert!(number(&answer, "remaining") > 0.0, "{answer}");
     assert_eq!(answer["released"], true, "{answer}");
 }
@@ -27,7 +27,7 @@ fn x4_renewals_go_on_in_a_worker_that_a_reload_replaces() {
     until("both workers are there", || nginx.workers().len() == 2);
     let old = nginx.workers();
     let answer = thread::scope(|scope| {
-        let holder = scope.spawn(|| nginx.call("hold", &[("name", "n"), ("ttl", "1"), ("hold", "3")]));
+        let holder = scope.spawn(|| nginx.call("hold", &[("name", "n"), ("ttl", "3"), ("hold", "5")]));
         until("it is held", || inspect(&nginx, "n")[0] == 1);
         nginx.reload();
         until("new workers are there", || nginx.workers().iter().any(|worker| !old.contains(worker)));
