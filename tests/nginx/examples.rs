@@ -150,3 +150,21 @@ fn idempotency_key() {
     assert_ne!(pay("order 2"), answers[0]);
     assert_eq!(nginx.get("/pay").0, 400);
 }
+
+#[test]
+fn plugin() {
+    let redis = Server::start(&[]).unwrap();
+    let nginx = start(&redis, "plugin.conf");
+    assert!(nginx.get("/?customer=a").1.starts_with("done under fence 1"), "{}", nginx.error_log());
+
+    // Its lease would last for 30 s, if the log phase did not give it back.
+    assert_eq!(nginx.get("/?customer=a&fails=1").0, 500);
+    assert!(nginx.error_log().contains("the other plugin fails"));
+    until("the lease of the request that failed is given back", || nginx.get("/?customer=a").0 == 200);
+
+    let working = nginx.send("/?customer=a&seconds=60");
+    until("one of a customer is let through", || nginx.get("/?customer=a").0 == 429);
+    assert_eq!(nginx.get("/?customer=b").0, 200, "another customer is not kept out");
+    drop(working);
+    until("the lease of the client that went away is given back", || nginx.get("/?customer=a").0 == 200);
+}

@@ -26,6 +26,7 @@ mod renewal;
 mod requests;
 mod routes;
 mod sentinel;
+mod stream;
 mod timers;
 mod tls;
 mod trouble;

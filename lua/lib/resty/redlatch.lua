@@ -95,7 +95,7 @@ local function misfit(self, opts)
 end
 
 -- @syntax lease, err, remaining = lock:try_acquire(name, opts?)
--- @context rewrite, access, content, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
+-- @context rewrite, access, content, preread, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
 -- @param name what is protected: 1 to 512 bytes without NUL, CR and LF
 -- @param opts ttl: length of the lease in seconds; fence_floor: the highest fence seen elsewhere
 -- @return a lease; or nil and "held" (and for how many seconds at most, if the holder has set a TTL), "lost",

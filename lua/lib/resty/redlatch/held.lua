@@ -7,7 +7,7 @@ local cast, get_phase, start_time = ffi.cast, ngx.get_phase, ngx.req.start_time
 local uintptr = ffi.typeof("uintptr_t")
 
 -- The phases of requests that have a log phase.
-local has_log_phase = { rewrite = true, access = true, content = true }
+local has_log_phase = { rewrite = true, access = true, content = true, preread = true }
 
 local requests = {}
 

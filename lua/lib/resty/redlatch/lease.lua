@@ -188,7 +188,7 @@ local function extend(self, ttl)
 end
 
 -- @syntax ok, err = lease:extend(ttl?)
--- @context rewrite, access, content, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
+-- @context rewrite, access, content, preread, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
 -- @param ttl least length of the lease from now, in seconds, as it never gets shorter; defaults to the last TTL
 -- @return true; or nil and "lost", "unknown: …", "connection: …", "script missing" or "redis: …". After "lost" the
 --   name must not be used any more. After another error the lease lasts for `remaining` seconds.
@@ -254,7 +254,7 @@ local function release_on(self, err, kind, give_up, sure_until)
 end
 
 -- @syntax ok, err = lease:release()
--- @context rewrite, access, content, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
+-- @context rewrite, access, content, preread, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
 -- @return true when the lease was ours until now, or was released by us before; or nil and "lost", "unknown: …",
 --   "connection: …", "script missing" or "redis: …". After any answer the name must not be used any more; after
 --   the last four, release may be called again, and otherwise the lease ends with its TTL.
@@ -303,7 +303,7 @@ end
 
 -- Waits until the lease is lost, in a light thread beside the work.
 -- @syntax lost = lease:wait_lost(seconds)
--- @context rewrite, access, content, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
+-- @context rewrite, access, content, preread, timer, ssl_certificate, ssl_session_fetch, ssl_client_hello
 -- @param seconds how long to wait
 -- @return true when the lease is lost; false when it was released, or is still ours after that time
 -- @throws when seconds is no number or the phase cannot wait

@@ -2,9 +2,11 @@
 local get_phase = ngx.get_phase
 
 local waits = {
-  rewrite = true, access = true, content = true, timer = true,
+  rewrite = true, access = true, content = true, preread = true, timer = true,
   ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
 }
+
+local handlers = ngx.config.subsystem == "stream" and "preread or content" or "rewrite, access or content"
 
 local _M = {}
 
@@ -14,7 +16,7 @@ function _M.problem(method)
   local phase = get_phase()
   if not waits[phase] then
     return "redlatch: " .. method .. " waits for Redis, which nginx does not allow in the phase " .. phase
-      .. ": call it in rewrite, access or content, or in ngx.timer.at(0, ...)"
+      .. ": call it in " .. handlers .. ", or in ngx.timer.at(0, ...)"
   end
 end
 

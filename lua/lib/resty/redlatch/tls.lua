@@ -64,7 +64,9 @@ function _M.handshake(lock, sock, deadline)
   local timeout = max(floor((deadline - clock()) * 1000), 1)
   sock:settimeouts(timeout, timeout, timeout)
   local ok, err = true, nil
-  if tls.certificate then
+  if tls.certificate and not sock.setclientcert then
+    ok, err = nil, "this nginx knows no client certificates in " .. ngx.config.subsystem
+  elseif tls.certificate then
     ok, err = sock:setclientcert(tls.certificate, tls.key)
   end
   if ok then
