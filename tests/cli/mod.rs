@@ -9,6 +9,7 @@ mod json;
 mod leaks;
 mod lease;
 mod load;
+mod owner;
 mod promise;
 mod run;
 mod story;
@@ -19,6 +20,7 @@ mod watch;
 mod width;
 
 use std::{
+    ffi::OsStr,
     fmt,
     io::{Read, Write},
     net::TcpListener,
@@ -82,7 +84,7 @@ impl Cli {
         Self::new(words).env("REDLATCH_URL", url)
     }
 
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub fn env(mut self, name: &str, value: &(impl AsRef<OsStr> + ?Sized)) -> Self {
         self.command.env(name, value);
         self
     }

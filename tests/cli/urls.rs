@@ -1,8 +1,11 @@
 //! A URL for a server of another kind than the one that is there: one sentence says what to write.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+};
 
-use super::{Cli, folder};
+use super::{Cli, answer, folder};
 use crate::support::topology::{Certificates, Cluster, Member, WATCHED, Watched, free_port};
 
 #[track_caller]
@@ -91,5 +94,27 @@ fn a_password_file_that_others_can_read_gets_a_warning() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let told = Cli::at(&server.url(), &words).answer();
         assert_eq!((told.status, told.stderr.matches("chmod 600").count()), (0, warned), "{mode:o} {told:?}");
+    }
+}
+
+#[test]
+fn a_setting_of_the_environment_that_says_nothing_is_a_mistake() {
+    let server = Member::start(&[]);
+    let wrong = [
+        (OsStr::new(""), "is empty", "give # a value, or unset it"),
+        (OsStr::from_bytes(b"redis://\xff"), "is not UTF-8", "bytes of a URL may be written as %XX"),
+    ];
+    for (value, what, hint) in wrong {
+        for name in ["REDLATCH_URL", "REDIS_URL", "REDLATCH_PASSWORD"] {
+            let told = format!("redlatch: {name} {what}\n  hint: {}\n", hint.replace('#', name));
+            for words in [&["run", "x", "-n", "--", "true"][..], &["ls"]] {
+                let call = Cli::new(words).env("REDIS_URL", &server.url()).env(name, value);
+                assert_eq!(call.answer(), answer(78, "", &told));
+            }
+        }
+        // What is given another way is not looked for in the environment.
+        let words = ["ls", "--url", &server.url()];
+        let call = Cli::new(&words).env("REDLATCH_URL", value).env("REDIS_URL", value);
+        assert_eq!(call.answer().status, 0);
     }
 }

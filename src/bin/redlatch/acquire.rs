@@ -11,7 +11,7 @@ use crate::{
     held, label,
     opt::{Format, Global},
     outcome::{Cause, Failure, Outcome},
-    output::{base64_of, text_of},
+    output::{self, base64_of, text_of},
     owner_file::OwnerFile,
     signals::{self, Signals},
     voice::Voice,
@@ -36,6 +36,9 @@ pub struct AcquireOptions {
     #[arg(long, value_name = "TEXT", value_parser = label::parse)]
     pub label: Option<String>,
     /// Where the owner token is written, readable by its owner only; needed unless --format json
+    ///
+    /// A file, or a symbolic link to one. One that has the token of another lock is replaced once the lease of that is
+    /// over, and refused before.
     #[arg(long, value_name = "FILE")]
     pub owner_file: Option<PathBuf>,
 }
@@ -43,12 +46,15 @@ pub struct AcquireOptions {
 /// Acquires and leaves the lease held; the owner token goes to the file, or into JSON.
 pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcome, Failure> {
     let (name, _) = global.key_of(&options.name)?;
-    if options.owner_file.is_none() && global.format == Format::Human {
-        return Err(Failure::new(
-            Cause::Usage,
-            "nothing would know the owner token, so nobody could release the lease",
-        )
-        .hint("add --owner-file FILE or --format json"));
+    if options.owner_file.is_none() {
+        let nobody = "nothing would know the owner token, so nobody could release the lease";
+        if global.format == Format::Human {
+            return Err(Failure::new(Cause::Usage, nobody).hint("add --owner-file FILE or --format json"));
+        }
+        if output::is_thrown_away() {
+            let message = format!("stdout is closed or thrown away: {nobody}");
+            return Err(Failure::new(Cause::Output, message).hint("keep stdout or add --owner-file FILE"));
+        }
     }
     let file = options.owner_file.as_deref().map(OwnerFile::prepare).transpose()?;
     let mut signals = Signals::listen()?;
@@ -58,6 +64,9 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
         client = global.client(options.ttl, &label) => client?,
         signal = signals.next() => return Err(interrupted(&name, signal)),
     };
+    if let Some(file) = &file {
+        file.refuse_to_lose_another(&client, &name).await?;
+    }
     let lock = client.mutex(name.as_bytes())?.renew(false);
     let wait = Wait { global, client: &client, name: &name, label: &label };
     let granted = tokio::select! {
@@ -65,7 +74,7 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
     let outcome = match granted {
-        Ok(Attempt::Granted(lease)) => leave_held(options, global, lease, file),
+        Ok(Attempt::Granted(lease)) => leave_held(options, global, lease, file).await,
         Ok(Attempt::Held(held)) => Ok(held::by_another(&client, &name, held, 75).await),
         Err(failure) => Err(failure),
     };
@@ -80,13 +89,13 @@ async fn grant(lock: &Lock<Mutex>, options: &AcquireOptions) -> Result<Attempt<M
     })
 }
 
-fn leave_held(
+async fn leave_held(
     options: &AcquireOptions,
     global: &Global,
     lease: Lease,
     file: Option<OwnerFile>,
 ) -> Result<Outcome, Failure> {
-    let mut data = json!({
+    let data = json!({
         "name": text_of(lease.name().as_bytes()),
         "name_base64": base64_of(lease.name().as_bytes()),
         "held": true,
@@ -97,12 +106,26 @@ fn leave_held(
     let text = format!("acquired {} for {}, fence {}\n", lease.name(), show(options.ttl), lease.fence());
     let mut with_token = data.clone();
     with_token["owner"] = lease.owner_token().into();
-    match file {
-        Some(file) => file.write(&with_token)?,
-        None => data = with_token,
-    }
+    let Some(file) = file else { return hand_out(global, lease, Outcome::new(text, with_token)).await };
+    file.write(&with_token)?;
     lease.into_owner_token();
     Ok(Outcome::new(text, data))
+}
+
+/// Prints the only copy of the owner token. A lease whose token nobody got is given back: nobody else could.
+async fn hand_out(global: &Global, lease: Lease, outcome: Outcome) -> Result<Outcome, Failure> {
+    let result = Ok(outcome);
+    let printed = output::stdout().and_then(|mut out| output::print(global, "acquire", &result, 0, &mut out));
+    let Err(error) = printed else {
+        lease.into_owner_token();
+        return result.map(|outcome| Outcome { is_printed: true, ..outcome });
+    };
+    let name = lease.name().clone();
+    let given_back = match lease.release().await {
+        Ok(()) => format!("the lease of {name} was given back"),
+        Err(error) => format!("and the lease of {name} could not be given back: {error}"),
+    };
+    Err(Failure::new(Cause::Output, format!("{}; {given_back}", output::unwritten(&error))))
 }
 
 /// Waits until an acquire that was given up is undone, but not for a server that does not answer.

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     match output::print(global, command, &result, exit_code, &mut *output::data_stream(command)) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            output::say(&format!("stdout cannot be written: {error}"));
+            output::say(&output::unwritten(&error));
             ExitCode::from(OUTPUT)
         }
         _ => {
@@ -106,7 +106,7 @@ fn ended_by(result: &Result<Outcome, Failure>) -> Option<u8> {
     }
 }
 
-/// Output could not be written: the one exit code that is not an answer of a verb.
+/// Output could not be written.
 const OUTPUT: u8 = 74;
 
 /// The exit code: decided here and nowhere else.
@@ -127,6 +127,7 @@ fn exit_code(result: &Result<Outcome, Failure>) -> u8 {
             Cause::Lost => 76,
             Cause::Denied => 77,
             Cause::Configuration => 78,
+            Cause::Output => OUTPUT,
             Cause::NotExecutable => 126,
             Cause::NotFound => 127,
             Cause::Interrupted(signal) => 128 + signal,

@@ -25,7 +25,10 @@ pub struct ManOptions {
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("REDLATCH_URL", "The server, unless --url names it. May have a password, which --url may not."),
     ("REDIS_URL", "The server, when neither --url nor REDLATCH_URL names it."),
-    ("REDLATCH_PASSWORD", "The password, unless there is a --password-file."),
+    (
+        "REDLATCH_PASSWORD",
+        "The password, unless there is a --password-file. Empty, as REDLATCH_URL and REDIS_URL, it is a mistake: exit code 78.",
+    ),
     ("NO_COLOR", "No colour with --color auto, when it is set to anything."),
     ("REDLATCH_NAME, REDLATCH_FENCE", "Set by run for its command: the name of the lock and the fence of the lease."),
     ("REDLATCH_HELD", "Set by run for its command: what it holds, so that a run inside it does not wait for itself."),

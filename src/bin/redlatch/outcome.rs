@@ -20,6 +20,8 @@ pub struct Outcome {
     pub problems: Vec<Problem>,
     /// Whether the text tells people of the problems already.
     pub problems_shown: bool,
+    /// Whether stdout has it already.
+    pub is_printed: bool,
 }
 
 /// What the exit code of an answer says.
@@ -80,6 +82,8 @@ pub enum Cause {
     Denied,
     /// URL, password, file or kind of server.
     Configuration,
+    /// Stdout could not be written.
+    Output,
     /// The command of `run` cannot be executed.
     NotExecutable,
     /// The command of `run` is not there.
@@ -99,6 +103,7 @@ impl Outcome {
             notes: Vec::new(),
             problems: Vec::new(),
             problems_shown: false,
+            is_printed: false,
         }
     }
 
@@ -165,6 +170,7 @@ impl Cause {
             Self::Lost => "lost",
             Self::Denied => "denied",
             Self::Configuration => "configuration",
+            Self::Output => "output",
             Self::NotExecutable => "not_executable",
             Self::NotFound => "not_found",
             Self::Interrupted(_) => "interrupted",

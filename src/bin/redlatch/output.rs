@@ -1,8 +1,9 @@
 //! Answers and failures as text for people or as JSON. Data goes to stdout, everything else to stderr.
 
 use std::{
+    fs::File,
     io::{self, IsTerminal, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     line,
     opt::{Color, Format, Global},
-    outcome::{Failure, Outcome, Problem},
+    outcome::{Cause, Failure, Outcome, Problem},
     voice::{Log, put},
 };
 
@@ -44,7 +45,23 @@ pub fn data_stream(command: &str) -> Box<dyn Write> {
     if command == "run" { Box::new(io::stderr().lock()) } else { Box::new(io::stdout().lock()) }
 }
 
-/// Prints what `command` answered.
+/// What there is to say when stdout takes nothing.
+pub fn unwritten(error: &io::Error) -> String {
+    format!("stdout cannot be written: {error}")
+}
+
+/// Stdout itself: the runtime takes an error of a stdout that is not open for writing for a success.
+pub fn stdout() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+/// Whether all that is written to stdout is thrown away, as where it was closed.
+pub fn is_thrown_away() -> bool {
+    let device = |file: io::Result<File>| file.and_then(|file| file.metadata()).map(|it| it.rdev());
+    matches!((device(stdout()), device(File::open("/dev/null"))), (Ok(ours), Ok(null)) if ours == null)
+}
+
+/// Prints what `command` answered, unless that has been done.
 pub fn print(
     global: &Global,
     command: &str,
@@ -53,6 +70,9 @@ pub fn print(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match (global.format, result) {
+        (_, Ok(outcome)) if outcome.is_printed => {}
+        // There is no stdout for it.
+        (_, Err(failure)) if failure.cause == Cause::Output => complain(&failure.problem),
         (Format::Human, Ok(outcome)) => {
             out.write_all(&outcome.text)?;
             if !global.quiet {

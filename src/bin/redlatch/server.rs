@@ -1,6 +1,7 @@
 //! Which server is meant, the password for it, and the connection.
 
 use std::{
+    env::VarError,
     ffi::OsStr,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::Path,
@@ -88,9 +89,13 @@ impl Global {
     }
 
     fn address(&self) -> Result<Endpoint, Failure> {
-        let variable = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
-        let from_environment = || variable("REDLATCH_URL").or_else(|| variable("REDIS_URL"));
-        let url = self.url.clone().or_else(from_environment).unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => match variable("REDLATCH_URL")? {
+                Some(url) => url,
+                None => variable("REDIS_URL")?.unwrap_or_else(|| DEFAULT_URL.to_owned()),
+            },
+        };
         if self.url.is_some() && parse(&url)?.has_password() {
             return Err(Failure::new(
                 Cause::Configuration,
@@ -121,7 +126,7 @@ impl Global {
 
     fn password(&self) -> Result<Option<String>, Failure> {
         let Some(path) = &self.password_file else {
-            return Ok(std::env::var("REDLATCH_PASSWORD").ok().filter(|password| !password.is_empty()));
+            return variable("REDLATCH_PASSWORD");
         };
         let text = std::fs::read_to_string(path).map_err(|error| Failure::file(path, "read", &error))?;
         self.warn_of_readers(path);
@@ -140,6 +145,18 @@ impl Global {
         if others != 0 && !self.quiet {
             SAID.call_once(|| say(&format!("{path:?} has a password and others can read it, run chmod 600 on it")));
         }
+    }
+}
+
+/// A setting from the environment. One that says nothing is a mistake, as a secret that a pipeline lacks: without it
+/// another server would be meant.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    let wrong = |what| Failure::new(Cause::Configuration, format!("{name} is {what}"));
+    match std::env::var(name) {
+        Ok(text) if text.is_empty() => Err(wrong("empty").hint(format!("give {name} a value, or unset it"))),
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(wrong("not UTF-8").hint("bytes of a URL may be written as %XX")),
     }
 }
 
