@@ -110,7 +110,7 @@ fn a_release_whose_reply_is_lost_is_still_a_release() {
     for family in ["mutex", "plain"] {
         let redis = Server::start(&[]).unwrap();
         let nginx = Config::redis(&redis).workers(1).options("timeout = 1").start();
-        let params = [("name", "n"), ("ttl", "60"), ("hold", "0.2"), ("o.family", family)];
+        let params = [("name", "n"), ("ttl", "60"), ("hold", "2"), ("o.family", family)];
         nginx.call("hold", &params);
         ask::<()>(&redis, &["CONFIG", "RESETSTAT"]);
         let key = if family == "plain" { "n" } else { "redlatch:m1:n" };
