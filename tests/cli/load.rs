@@ -92,3 +92,12 @@ fn load_says_that_callers_of_a_server_without_resp3_poll() {
     let told = Cli::at(&proxy.url(), &["load"]).answer();
     assert!(told.status == 0 && told.stderr.ends_with(note), "{told:?}");
 }
+
+#[test]
+fn load_with_quiet_tells_nothing_but_trouble() {
+    let server = Server::start(&[]).unwrap();
+    for _ in 0..2 {
+        assert_eq!(Cli::on(&server, &["load", "-q"]).must(), "");
+    }
+    assert!(Cli::on(&server, &["load"]).must().contains("nothing to do"));
+}

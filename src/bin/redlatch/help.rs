@@ -31,7 +31,7 @@ const VERBS: [(&str, &[&str], &str); 21] = [
     ("bench", &["redlatch bench", "redlatch bench --clients 64 --locks 4 --hold 1ms"], ""),
     (
         "export",
-        &["redlatch export --as redis-cli | sh", "redlatch export --as lua --out scripts.lua --check"],
+        &["redlatch export --as redis-cli | redis-cli", "redlatch export --as lua --out scripts.lua --check"],
         "1 the file differs, with --check",
     ),
     (
