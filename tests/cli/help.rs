@@ -82,3 +82,10 @@ fn where_the_dashes_before_a_command_are_missing_they_are_guessed() {
                  <COMMAND>...\n\nFor more information, try '--help'.\n";
     assert_fails("", &["run", "n"], &answer(2, "", needs), &[("usage", "")]);
 }
+
+#[test]
+fn where_the_json_of_run_goes_is_said() {
+    let page = Cli::new(&["man", "run"]).must();
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ").replace('\\', "");
+    assert!(page.contains("That of `run` goes to stderr"), "{page}");
+}

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use super::{Answer, Cli, HOLDER, answer, assert_fails, folder, hold, is_alive, is_held, line_of, until};
+use super::{Answer, Cli, HOLDER, answer, assert_fails, folder, hold, is_alive, is_held, line_of, until, waiters};
 use crate::support::{Raw, Server, say, setting, signal};
 
 const KEY: &str = "redlatch:m1:stock";
@@ -412,6 +412,45 @@ fn a_server_that_stands_still_or_dies_stops_the_command() {
         assert!(!is_alive(&child), "{fate}");
         until("the grandchild is gone", || !is_alive(&grandchild));
     }
+}
+
+#[test]
+fn a_run_that_waits_starts_also_while_its_server_does_not_answer_yet() {
+    let folder = folder();
+    let path = folder.path().join("server.sock");
+    let url = format!("unix://{}", path.display());
+    for wait in [&[][..], &["-w", "1h"]] {
+        let running = Cli::at(&url, &[&["run", "stock"][..], wait, &["--", "echo", "ran"]].concat()).start();
+        running.says("redlatch: Redis cannot be reached, trying again: ");
+        let server = Server::start(&[]).unwrap();
+        std::os::unix::fs::symlink(server.socket(), &path).unwrap();
+        let ended = running.answer();
+        assert_eq!((ended.status, ended.stdout.as_str()), (0, "ran\n"), "{ended:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+        fs::remove_file(&path).unwrap();
+    }
+    // A wait that is over, none, and what waiting does not mend.
+    assert_eq!(Cli::at(&url, &["run", "stock", "-w", "50ms", "--", "true"]).answer().status, 69);
+    for (url, words) in [(url.as_str(), &["-n"][..]), ("redis://no-such-host.invalid", &[])] {
+        let ended = Cli::at(url, &[&["run", "stock"][..], words, &["--", "true"]].concat()).answer();
+        assert!(ended.status == 69 && !ended.stderr.contains("trying again"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_wait_is_late_by_one_timeout_at_most() {
+    let server = Server::start(&[]).unwrap();
+    let folder = folder();
+    hold(&server, "stock", folder.path());
+    let started = std::time::Instant::now();
+    let running = Cli::on(&server, &["run", "stock", "-w", "3s", "--timeout", "6s", "--", "true"]).start();
+    until("it waits", || waiters(&server, "stock") > 0);
+    signal(server.pid(), "STOP");
+    assert_eq!(running.answer().status, 69);
+    let took = started.elapsed();
+    signal(server.pid(), "CONT");
+    // Not the second timeout, for the undo: half of it is there for a busy machine.
+    assert!(took.as_secs() < 13, "{took:?}");
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn every_verb_says(url: &str, status: i32, stderr: &str, problem: (&str, &str)) 
         &["status"],
         &["verify"],
         &["inspect", "stock"],
-        &["run", "stock", "--", "true"],
+        &["run", "stock", "-n", "--", "true"],
         &["acquire", "stock", "--owner-file", file],
         &["extend", "stock", "--owner-file", file],
         &["release", "stock", "--owner-file", file],
@@ -345,7 +345,7 @@ fn a_password_is_in_no_output_no_argument_and_no_environment_of_a_command() {
         &["acquire", "stock"],
         &["force-release", "stock", "--reason", "a test"],
         &["bench", "--duration", "10ms", "--clients", "1"],
-        &["run", "stock", "--", "sh", "-c", "cat /proc/$PPID/cmdline | tr '\\0' ' '"],
+        &["run", "stock", "-n", "--", "sh", "-c", "cat /proc/$PPID/cmdline | tr '\\0' ' '"],
     ];
     let mut told = 0;
     for url in &urls {

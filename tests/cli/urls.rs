@@ -16,7 +16,7 @@ fn assert_says(url: &str, status: i32, words: &str) {
         &["status"],
         &["doctor"],
         &["ls"],
-        &["run", "x", "--", "true"],
+        &["run", "x", "-n", "--", "true"],
         &["bench", "--duration", "1ms"],
     ];
     for verb in verbs {

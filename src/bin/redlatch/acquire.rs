@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
-use redlatch::{Attempt, Client, Lease, Lock, Mutex, Name};
+use redlatch::{Attempt, Lease, Name};
 use serde_json::json;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     outcome::{Cause, Failure, Outcome},
     output::{self, base64_of, text_of},
     owner_file::OwnerFile,
+    patience::Patience,
     signals::{self, Signals},
     voice::Voice,
     wait::Wait,
@@ -56,12 +57,13 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
             return Err(Failure::new(Cause::Output, message).hint("keep stdout or add --owner-file FILE"));
         }
     }
+    let mut patience = Patience::new(global, Some(options.wait.unwrap_or_default()));
     let file = options.owner_file.as_deref().map(OwnerFile::prepare).transpose()?;
     let mut signals = Signals::listen()?;
     let _voice = Voice::without_waiting();
     let label = options.label.clone().unwrap_or_else(|| label::of("redlatch acquire".as_ref()));
     let (client, mut events) = tokio::select! {
-        client = global.client(options.ttl, &label) => client?,
+        client = patience.connect(options.ttl, &label) => client?,
         signal = signals.next() => return Err(interrupted(&name, signal)),
     };
     if let Some(file) = &file {
@@ -70,7 +72,7 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
     let lock = client.mutex(name.as_bytes())?.renew(false);
     let wait = Wait { global, client: &client, name: &name, label: &label };
     let granted = tokio::select! {
-        granted = wait.watch(grant(&lock, options), &mut events) => granted,
+        granted = wait.watch(patience.acquire(&lock), &mut events) => granted.map_err(Failure::from),
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
     let outcome = match granted {
@@ -78,15 +80,8 @@ pub async fn acquire(options: &AcquireOptions, global: &Global) -> Result<Outcom
         Ok(Attempt::Held(held)) => Ok(held::by_another(&client, &name, held, 75).await),
         Err(failure) => Err(failure),
     };
-    settle(&client).await;
+    patience.settle(&client).await;
     outcome
-}
-
-async fn grant(lock: &Lock<Mutex>, options: &AcquireOptions) -> Result<Attempt<Mutex>, Failure> {
-    Ok(match options.wait {
-        Some(limit) => lock.acquire_within(limit).await?,
-        None => lock.try_acquire().await?,
-    })
 }
 
 async fn leave_held(
@@ -126,11 +121,6 @@ async fn hand_out(global: &Global, lease: Lease, outcome: Outcome) -> Result<Out
         Err(error) => format!("and the lease of {name} could not be given back: {error}"),
     };
     Err(Failure::new(Cause::Output, format!("{}; {given_back}", output::unwritten(&error))))
-}
-
-/// Waits until an acquire that was given up is undone, but not for a server that does not answer.
-pub async fn settle(client: &Client) {
-    let _ = tokio::time::timeout(client.caller().timeout(), client.settle()).await;
 }
 
 /// A signal that came before there was anything to forward it to.

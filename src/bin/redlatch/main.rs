@@ -34,6 +34,7 @@ mod opt;
 mod outcome;
 mod output;
 mod owner_file;
+mod patience;
 mod pen;
 mod product;
 mod release;

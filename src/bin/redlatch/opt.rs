@@ -114,7 +114,7 @@ pub struct Global {
     pub namespace: String,
     /// stdout
     ///
-    /// For people, as one JSON object, or as one JSON object a line.
+    /// For people, as one JSON object, or as one JSON object a line. That of `run` goes to stderr: stdout is its command's.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "human")]
     pub format: Format,
     /// Colour

@@ -6,13 +6,14 @@ use clap::{Args, ValueEnum};
 use redlatch::{Attempt, Lock, Mutex};
 
 use crate::{
-    acquire::{interrupted, settle},
+    acquire::interrupted,
     duration, environment, held,
     hold::Holding,
     journal::Journal,
     label,
     opt::Global,
     outcome::{Failure, Outcome},
+    patience::Patience,
     reserve::Reserve,
     signals::Signals,
     voice::Voice,
@@ -29,7 +30,8 @@ pub struct RunOptions {
     pub no_wait: bool,
     /// Wait at most that long [default: for ever]
     ///
-    /// 0s is the same as -n.
+    /// 0s is the same as -n. The answer may be late by one --timeout. A server that cannot be reached is waited for as
+    /// well, which is said; an address that cannot be right, or a refused password, is not.
     #[arg(short = 'w', long, value_name = "DURATION", value_parser = duration::parse_or_zero,
         allow_hyphen_values = true)]
     pub wait: Option<Duration>,
@@ -112,9 +114,10 @@ pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failu
     let journal = Journal::open(options.status_fd)?;
     let mut signals = Signals::listen()?;
     let _voice = Voice::without_waiting();
+    let mut patience = Patience::new(global, if options.no_wait { Some(Duration::ZERO) } else { options.wait });
     let label = options.label.clone().unwrap_or_else(|| label::of(&options.command[0]));
     let (client, mut events) = tokio::select! {
-        client = global.client(options.ttl, &label) => client?,
+        client = patience.connect(options.ttl, &label) => client?,
         signal = signals.next() => return Err(interrupted(&name, signal)),
     };
     if options.waits()
@@ -126,9 +129,10 @@ pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failu
     let lock = client.mutex(name.as_bytes())?.renew(!options.no_renew);
     let wait = Wait { global, client: &client, name: &name, label: &label };
     let attempt = tokio::select! {
-        attempt = wait.watch(grant(&lock, options), &mut events) => attempt,
+        attempt = wait.watch(grant(&lock, options, &mut patience), &mut events) => attempt,
         signal = signals.next() => Err(interrupted(&name, signal)),
     };
+    let is_granted = matches!(attempt, Ok(Attempt::Granted(_)));
     let outcome = match attempt {
         Ok(Attempt::Granted(lease)) => {
             let environment = environment::of_command(&client, &lease, options.pass_url);
@@ -137,7 +141,10 @@ pub async fn run(options: &RunOptions, global: &Global) -> Result<Outcome, Failu
         Ok(Attempt::Held(held)) => Ok(held::by_another(&client, &name, held, options.conflict_exit_code).await),
         Err(failure) => Err(failure),
     };
-    settle(&client).await;
+    if is_granted {
+        patience = Patience::new(global, Some(Duration::ZERO));
+    }
+    patience.settle(&client).await;
     outcome
 }
 
@@ -148,12 +155,12 @@ impl RunOptions {
     }
 }
 
-async fn grant(lock: &Lock<Mutex>, options: &RunOptions) -> Result<Attempt<Mutex>, Failure> {
-    let attempt = match options.wait {
-        _ if options.no_wait => lock.try_acquire().await?,
-        Some(limit) => lock.acquire_within(limit).await?,
-        None => Attempt::Granted(lock.acquire().await?),
-    };
+async fn grant(
+    lock: &Lock<Mutex>,
+    options: &RunOptions,
+    patience: &mut Patience<'_>,
+) -> Result<Attempt<Mutex>, Failure> {
+    let attempt = patience.acquire(lock).await?;
     if let Attempt::Granted(lease) = &attempt
         && lease.remaining() < options.ttl / 2
     {

@@ -50,15 +50,21 @@ impl Global {
         Ok(self.endpoint()?.introduced_as("redlatch-cli"))
     }
 
-    /// A client whose leases are `ttl` long and bear `label`, and what it has to tell.
-    pub async fn client(&self, ttl: Duration, label: &str) -> Result<(Client, UnboundedReceiver<Event>), Failure> {
-        self.key_of(OsStr::new("-"))?;
+    /// A client whose leases are `ttl` long and bear `label`, and what it has to tell. Outside what is wrong with the
+    /// connection, inside what is wrong with the settings.
+    pub async fn connect(
+        &self,
+        ttl: Duration,
+        label: &str,
+    ) -> Result<Result<(Client, UnboundedReceiver<Event>), Failure>, Error> {
+        let endpoint = match self.key_of(OsStr::new("-")).and_then(|_| self.endpoint()) {
+            Ok(endpoint) => endpoint,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let (events, heard) = unbounded_channel();
         let builder: ClientBuilder = Client::builder().namespace(&self.namespace).timeout(self.timeout);
         let builder = builder.ttl(ttl).label(label).events(events);
-        let client = builder.connect_to(&self.endpoint()?).await.map_err(unconnected)?;
-        self.tell_of_server(client.caller()).await;
-        Ok((client, heard))
+        Ok(Ok((builder.connect_to(&endpoint).await?, heard)))
     }
 
     /// A name from the command line, and the key that stands for it.
