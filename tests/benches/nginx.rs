@@ -1,5 +1,5 @@
 //! `resty.redlatch` in nginx, driven by wrk, beside a keepalive pool that does SET NX PX and compare-and-delete in the
-//! same run.
+//! same run; also behind TLS, and in a cluster of one node.
 //!
 //! `make bench` prints the tables; `REDLATCH_BENCH_SECONDS` sets the seconds per line (3).
 
@@ -36,7 +36,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    fn start(workers: u32, redis: u16, digest: &str, init: &str) -> Self {
+    fn start(workers: u32, servers: &Servers, digest: &str, init: &str) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("redlatch-bench-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).expect("the folder can be made");
@@ -46,7 +46,10 @@ impl Nginx {
             ("@WORKERS@", workers.to_string()),
             ("@DIR@", folder.display().to_string()),
             ("@LIB@", format!("{root}/lua/lib")),
-            ("@PORT@", redis.to_string()),
+            ("@PORT@", servers.port.to_string()),
+            ("@TLS_PORT@", servers.tls_port.to_string()),
+            ("@CLUSTER_PORT@", servers.cluster_port.to_string()),
+            ("@CERTIFICATE@", servers.certificates.path().join("server.crt").display().to_string()),
             ("@LISTEN@", port.to_string()),
             ("@COMPARE_AND_DELETE@", digest.to_owned()),
             ("@INIT@", init.replace("@DIR@", &folder.display().to_string())),
@@ -128,6 +131,58 @@ fn median(mut values: Vec<f64>) -> f64 {
     lines::percentile(&values, 0.5)
 }
 
+/// One server that speaks with and without TLS, and one that is a cluster.
+struct Servers {
+    port: u16,
+    tls_port: u16,
+    cluster_port: u16,
+    certificates: tempfile::TempDir,
+    _processes: [PrivateServer; 2],
+}
+
+impl Servers {
+    fn start() -> Self {
+        let [port, tls_port, cluster_port, bus_port] = [(); 4].map(|()| free_port());
+        let certificates = tempfile::tempdir().expect("a folder can be made");
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]);
+        openssl.args(["-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.crt"]);
+        let openssl = openssl.current_dir(certificates.path()).stderr(Stdio::null()).status();
+        assert!(openssl.expect("openssl is installed").success());
+        let (certificate, key) = (certificates.path().join("server.crt"), certificates.path().join("server.key"));
+        let text = |path: &PathBuf| path.display().to_string();
+        let start = |port: u16, more: &[&str]| {
+            let port = port.to_string();
+            let options = [&["--bind", "127.0.0.1", "--port", &port, "--maxclients", "5000"], more].concat();
+            PrivateServer::start(&options).expect("redis-server starts")
+        };
+        let (tls_text, certificate, key) = (tls_port.to_string(), text(&certificate), text(&key));
+        let tls = ["--tls-port", &tls_text, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+        let one = start(port, &[&tls[..], &["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"]].concat());
+        let bus = bus_port.to_string();
+        let cluster = start(
+            cluster_port,
+            &["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-announce-ip", "127.0.0.1"],
+        );
+        let mut node = connection(cluster_port);
+        redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"]).exec(&mut node).expect("it takes all slots");
+        let state = |node: &mut redis::Connection| -> String {
+            redis::cmd("CLUSTER").arg("INFO").query(node).expect("the node answers")
+        };
+        let asked = Instant::now();
+        while !state(&mut node).contains("cluster_state:ok") {
+            assert!(asked.elapsed() < Duration::from_secs(30), "the cluster does not form");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { port, tls_port, cluster_port, certificates, _processes: [one, cluster] }
+    }
+}
+
+fn connection(port: u16) -> redis::Connection {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("the address is one");
+    client.get_connection().expect("the server answers")
+}
+
 struct Redis {
     connection: redis::Connection,
 }
@@ -155,9 +210,9 @@ impl Redis {
 /// One lease for each request: nobody waits.
 fn uncontended(nginx: &Nginx, redis: &mut Redis) {
     println!("\nAcquire and release in each request, 1 worker, medians of {ROUNDS} rounds in turn");
-    println!("clients  who       requests/s   x raw   new connections");
+    println!("clients  who        requests/s   x raw  x clear text   new connections");
     for clients in [1, 16, 256] {
-        let paths = ["raw", "mutex", "plain", "pooled"];
+        let paths = ["raw", "raw_tls", "mutex", "tls", "cluster", "plain", "pooled", "pooled_tls"];
         let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
         let mut connections: BTreeMap<&str, u64> = BTreeMap::new();
         for _ in 0..ROUNDS {
@@ -167,10 +222,17 @@ fn uncontended(nginx: &Nginx, redis: &mut Redis) {
                 *connections.entry(path).or_default() += redis.connections() - before;
             }
         }
-        let raw = median(rates["raw"].clone());
+        let of = |path: &str| median(rates[path].clone());
         for path in paths {
-            let rate = median(rates[path].clone());
-            println!("{clients:>7}  {path:<9} {rate:>9.0} {:>7.2} {:>17}", rate / raw, connections[path]);
+            // What the same does with one server and without TLS.
+            let clear = match path {
+                "tls" | "cluster" => format!("{:.2}", of(path) / of("mutex")),
+                "raw_tls" => format!("{:.2}", of(path) / of("raw")),
+                "pooled_tls" => format!("{:.2}", of(path) / of("pooled")),
+                _ => String::new(),
+            };
+            let (rate, raw, connections) = (of(path), of("raw"), connections[path]);
+            println!("{clients:>7}  {path:<10} {rate:>10.0} {:>7.2} {clear:>13} {connections:>17}", rate / raw);
         }
     }
 }
@@ -213,9 +275,9 @@ fn refill(nodes: &[Nginx; 2], redis: &mut Redis) {
 }
 
 /// Traces that LuaJIT gave up, once the load goes on for a while.
-fn jit(port: u16, digest: &str) {
+fn jit(servers: &Servers, digest: &str) {
     let init = r#"require("jit.v").on("@DIR@/jit.log")"#;
-    let nginx = Nginx::start(1, port, digest, init);
+    let nginx = Nginx::start(1, servers, digest, init);
     let aborted = || {
         let log = fs::read_to_string(nginx.folder.join("jit.log")).unwrap_or_default();
         log.lines().filter(|line| line.starts_with("[TRACE ---")).count()
@@ -235,22 +297,19 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    let port = free_port();
-    let server = PrivateServer::start(&["--bind", "127.0.0.1", "--port", &port.to_string(), "--maxclients", "5000"]);
-    let _server = server.expect("redis-server starts");
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("the address is one");
-    let mut redis = Redis { connection: client.get_connection().expect("the server answers") };
+    let servers = Servers::start();
+    let mut redis = Redis { connection: connection(servers.port) };
     let digest: String =
         redis::cmd("SCRIPT").arg("LOAD").arg(COMPARE_AND_DELETE).query(&mut redis.connection).expect("it loads");
     {
-        let nginx = Nginx::start(1, port, &digest, "");
+        let nginx = Nginx::start(1, &servers, &digest, "");
         let (rate, _) = nginx.load("/nothing", 16);
         println!("nginx without any lock: {rate:.0} requests/s");
         uncontended(&nginx, &mut redis);
     }
-    let nodes = [Nginx::start(2, port, &digest, ""), Nginx::start(2, port, &digest, "")];
+    let nodes = [Nginx::start(2, &servers, &digest, ""), Nginx::start(2, &servers, &digest, "")];
     hot_key(&nodes[0], &mut redis);
     refill(&nodes, &mut redis);
     drop(nodes);
-    jit(port, &digest);
+    jit(&servers, &digest);
 }
