@@ -436,6 +436,27 @@ fn ls_finds_the_held_locks_of_its_namespace_and_nothing_else() {
 }
 
 #[test]
+fn one_damaged_key_hides_no_other_lock() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    hold(&server, "stock", folder.path());
+    // Too short to be read, and long enough to be nonsense.
+    for nonsense in ["abc".to_owned(), "x".repeat(120)] {
+        Raw::connect(&server).must::<i64>(&["HSET", "redlatch:m1:cut", "state", &nonsense]);
+        let told = "redlatch: the key \"redlatch:m1:cut\" is damaged: it holds what no script of redlatch writes\n  \
+                    hint: once nobody works under this lock, delete the key (redis-cli DEL); or use another name\n";
+        let listed = Cli::on(&server, &["ls"]).answer();
+        assert_eq!((listed.status, listed.stderr.as_str()), (75, told));
+        assert!(listed.stdout.contains("stock"), "{listed:?}");
+        assert_eq!(Cli::on(&server, &["inspect", "cut"]).answer(), answer(78, "", told));
+    }
+    Raw::connect(&server).must::<i64>(&["HSET", "redlatch:m1:cut", "state", "abc"]);
+    let refused = Cli::on(&server, &["run", "cut", "-n", "--", "true"]).answer();
+    assert!(refused.status == 78 && refused.stderr.contains("the key is damaged"), "{refused:?}");
+    assert!(!refused.stderr.contains("user_script"), "{refused:?}");
+    assert_eq!(Cli::on(&server, &["ls", "--limit", "0"]).answer().status, 2);
+}
+
+#[test]
 fn a_namespace_is_another_world() {
     let (server, folder) = (Server::start(&[]).unwrap(), folder());
     hold(&server, "stock", folder.path());

@@ -12,6 +12,7 @@ use redlatch::{
 use serde_json::{Value, json};
 
 use crate::{
+    damaged,
     duration::{millis, rough},
     opt::Global,
     outcome::{Failure, Outcome, Problem, Verdict},
@@ -45,7 +46,8 @@ pub async fn inspect(options: &InspectOptions, global: &Global) -> Result<Outcom
     if options.follow {
         return follow(options, global, &name, &key, &caller).await;
     }
-    Ok(outcome(&name, &caller.inspect(&key, options.waiters).await?, options.waiters))
+    let lock = caller.inspect(&key, options.waiters).await.map_err(|error| damaged::by_look(&key, error))?;
+    Ok(outcome(&name, &lock, options.waiters))
 }
 
 /// Shows the lock whenever it has changed, until a signal comes. A server that does not answer for a while is waited for.
@@ -77,7 +79,7 @@ async fn follow(
                 }
             }
             Err(error) if error.is_retryable() => tracing::warn!(%error, "the lock cannot be seen"),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(damaged::by_look(key, error)),
         }
         if is_unread() {
             break;

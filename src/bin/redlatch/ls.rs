@@ -7,9 +7,10 @@ use redlatch::call::{Caller, Inspect, Role, pattern_of};
 use serde_json::{Value, json};
 
 use crate::{
+    damaged,
     duration::{millis, rough},
     opt::Global,
-    outcome::{Cause, Failure, Outcome},
+    outcome::{Cause, Failure, Outcome, Problem, Verdict},
     output::{base64_of, escaped, is_unread, plural, say, tell, text_of},
     rights,
     signals::Signals,
@@ -26,8 +27,8 @@ pub struct LsOptions {
     #[arg(long)]
     pub all: bool,
     /// Stop after that many locks
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub limit: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
     /// Show the list again whenever locks, holders or waiters have changed, until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
@@ -45,6 +46,8 @@ struct Found {
     locks: Vec<(Vec<u8>, Inspect)>,
     /// Keys of the namespace that are not locks.
     others: u64,
+    /// What is to be said of those that are locks and cannot be read.
+    damaged: Vec<Problem>,
     /// Whether there are more.
     cut: bool,
 }
@@ -57,7 +60,7 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
     }
     let found = find(options, global, &caller).await?;
     let mut outcome = Outcome::new(found.view(), found.data()).rows("locks");
-    if found.locks.is_empty() {
+    if found.locks.is_empty() && found.damaged.is_empty() {
         outcome = outcome.note(if options.all { "no lock is known" } else { "no lock is held" });
     }
     if found.cut {
@@ -66,7 +69,10 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
     if found.others > 0 {
         outcome = outcome.note(format!("keys of this namespace that are not locks: {}", found.others));
     }
-    Ok(outcome)
+    if found.damaged.is_empty() {
+        return Ok(outcome);
+    }
+    Ok(found.damaged.into_iter().fold(outcome, Outcome::problem).verdict(Verdict::Partly))
 }
 
 /// Shows the list whenever it has changed, until a signal comes or nobody reads. A server that does not answer for a
@@ -74,7 +80,7 @@ pub async fn ls(options: &LsOptions, global: &Global) -> Result<Outcome, Failure
 async fn follow(options: &LsOptions, global: &Global, caller: &Caller) -> Result<Outcome, Failure> {
     let mut signals = Signals::listen()?;
     let mut shown = None;
-    let mut silent = false;
+    let (mut silent, mut damaged) = (false, 0);
     loop {
         let found = tokio::select! {
             found = find(options, global, caller) => found,
@@ -83,6 +89,10 @@ async fn follow(options: &LsOptions, global: &Global, caller: &Caller) -> Result
         match found {
             Ok(found) => {
                 let state = Some(found.state());
+                if found.damaged.len() > damaged {
+                    found.damaged.iter().for_each(|problem| say(&problem.message));
+                }
+                damaged = found.damaged.len();
                 if shown != state && found.show(global, shown.is_some()).is_err() {
                     break;
                 }
@@ -118,12 +128,16 @@ async fn find(options: &LsOptions, global: &Global, caller: &Caller) -> Result<F
                 found.others += 1;
                 continue;
             }
+            Err(error) if damaged::is_damage(&error) => {
+                found.damaged.push(damaged::by_look(&key, error).problem);
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         if !lock.held && !options.all {
             continue;
         }
-        if found.locks.len() == options.limit {
+        if found.locks.len() == options.limit as usize {
             found.cut = true;
             break;
         }

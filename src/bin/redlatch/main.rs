@@ -6,6 +6,7 @@ mod ask;
 mod bench;
 mod child;
 mod completions;
+mod damaged;
 mod demo;
 mod doctor;
 mod duration;

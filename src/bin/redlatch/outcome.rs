@@ -4,6 +4,8 @@ use redlatch::{Error, ErrorKind};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::damaged;
+
 /// An answer; "no" is one too.
 pub struct Outcome {
     /// What the exit code says.
@@ -185,6 +187,9 @@ impl Cause {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if let Some(failure) = damaged::by_call(&error) {
+            return failure;
+        }
         let (cause, hint) = cause(&error);
         let failure = Self::new(cause, error.to_string());
         match hint {
