@@ -469,3 +469,20 @@ fn inspected(server: &Server) -> serde_json::Value {
     let answer = Cli::on(server, &["inspect", "stock", "--format", "json"]).answer();
     serde_json::from_str(&answer.stdout).unwrap()
 }
+
+#[test]
+fn quiet_verbs_tell_nothing_that_went_well() {
+    let server = Server::start(&[]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("owner").display().to_string();
+    for verb in [
+        &["acquire", "n", "--owner-file", &file][..],
+        &["extend", "n", "--owner-file", &file],
+        &["release", "n", "--owner-file", &file],
+        &["load"],
+        &["verify"],
+    ] {
+        let answer = Cli::on(&server, &[verb, &["-q"]].concat()).answer();
+        assert_eq!((answer.status, &*answer.stdout, &*answer.stderr), (0, "", ""), "{verb:?}");
+    }
+}

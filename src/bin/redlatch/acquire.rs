@@ -104,7 +104,7 @@ async fn leave_held(
     let Some(file) = file else { return hand_out(global, lease, Outcome::new(text, with_token)).await };
     file.write(&with_token)?;
     lease.into_owner_token();
-    Ok(Outcome::new(text, data))
+    Ok(Outcome::new(text, data).report())
 }
 
 /// Prints the only copy of the owner token. A lease whose token nobody got is given back: nobody else could.

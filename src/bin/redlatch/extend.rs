@@ -41,5 +41,5 @@ pub async fn extend(options: &ExtendOptions, global: &Global) -> Result<Outcome,
     let data = json!({
         "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "fence": fence.to_string(), "remaining_ms": millis(remaining),
     });
-    Ok(Outcome::new(format!("extended {name} for {}, fence {fence}\n", show(remaining)), data))
+    Ok(Outcome::new(format!("extended {name} for {}, fence {fence}\n", show(remaining)), data).report())
 }

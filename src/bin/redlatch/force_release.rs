@@ -66,6 +66,6 @@ pub async fn force_release(options: &ForceReleaseOptions, global: &Global) -> Re
         "fence": fence.to_string(),
         "reason": options.reason,
     });
-    let outcome = Outcome::new(folded(&text), data);
+    let outcome = Outcome::new(folded(&text), data).report();
     Ok(if word == "not_held" { not_held(outcome, &name) } else { outcome })
 }

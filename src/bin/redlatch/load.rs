@@ -81,9 +81,8 @@ pub async fn load(options: &LoadOptions, global: &Global) -> Result<Outcome, Fai
     if let Some(failure) = failure_of_all(&mut answers) {
         return Err(failure);
     }
-    // What was asked for is shown; what was done is told.
-    let text = if global.quiet && !dry_run { String::new() } else { view(scripts, &answers) };
-    let outcome = Outcome::new(text, data(scripts, &answers, dry_run)).rows("scripts");
+    let outcome = Outcome::new(view(scripts, &answers), data(scripts, &answers, dry_run)).rows("scripts");
+    let outcome = if dry_run { outcome } else { outcome.report() };
     let outcome = notes(&answers).fold(outcome, Outcome::note);
     let problems: Vec<_> = answers.iter().filter_map(Answer::problem).collect();
     Ok(if problems.is_empty() {

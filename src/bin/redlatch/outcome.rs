@@ -16,6 +16,8 @@ pub struct Outcome {
     pub rows: Option<&'static str>,
     /// For people, on stdout. Bytes, because a script is printed as it is.
     pub text: Vec<u8>,
+    /// Whether that only says that all went as it should: for people who do not want to be left alone.
+    pub is_report: bool,
     /// For people, on stderr, unless they asked to be left alone.
     pub notes: Vec<String>,
     /// What is wrong although the verb did its work.
@@ -102,11 +104,17 @@ impl Outcome {
             data,
             rows: None,
             text: text.into(),
+            is_report: false,
             notes: Vec::new(),
             problems: Vec::new(),
             problems_shown: false,
             is_printed: false,
         }
+    }
+
+    /// The same where the text only says that all went as it should.
+    pub fn report(self) -> Self {
+        Self { is_report: true, ..self }
     }
 
     /// The same with another verdict.

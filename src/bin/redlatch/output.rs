@@ -74,7 +74,9 @@ pub fn print(
         // There is no stdout for it.
         (_, Err(failure)) if failure.cause == Cause::Output => complain(&failure.problem),
         (Format::Human, Ok(outcome)) => {
-            out.write_all(&outcome.text)?;
+            if !(global.quiet && outcome.is_report) {
+                out.write_all(&outcome.text)?;
+            }
             if !global.quiet {
                 outcome.notes.iter().for_each(|note| say(note));
             }

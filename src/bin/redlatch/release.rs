@@ -65,7 +65,7 @@ pub async fn release(options: &ReleaseOptions, global: &Global) -> Result<Outcom
     let data = json!({
         "name": text_of(name.as_bytes()), "name_base64": base64_of(name.as_bytes()), "outcome": word,
     });
-    Ok(Outcome::new(text, data))
+    Ok(Outcome::new(text, data).report())
 }
 
 /// The lease that the owner token stood for is over.

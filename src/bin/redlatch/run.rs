@@ -57,7 +57,8 @@ pub struct RunOptions {
     pub grace: Option<Duration>,
     /// How the command is stopped
     ///
-    /// It is sent this first when the lease cannot be kept, and KILL after --grace.
+    /// It is sent this first when the lease cannot be kept, and KILL after --grace. A lease that was taken away leaves no
+    /// time for that: KILL at once, as somebody else may hold it already.
     #[arg(long, value_name = "SIGNAL", value_parser = crate::signals::parse, default_value = "TERM")]
     pub signal: nix::sys::signal::Signal,
     /// Do not renew: the command has one TTL

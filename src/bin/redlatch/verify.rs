@@ -64,6 +64,8 @@ pub async fn verify(options: &VerifyOptions, global: &Global) -> Result<Outcome,
     let mut outcome = Outcome { problems, ..Outcome::new(text, data) };
     if different {
         outcome = outcome.verdict(Verdict::Different);
+    } else {
+        outcome = outcome.report();
     }
     if options.offline {
         return Ok(outcome);
