@@ -109,6 +109,15 @@ pub(super) fn other_kind(code: &str, detail: &str) -> Option<&'static str> {
     }
 }
 
+/// What is wrong with a certificate, in the words of rustls, and what to do about it.
+const CERTIFICATES: [(&str, &str); 5] = [
+    ("causedasendentity", "it shows the certificate of an authority: let that sign one for the server"),
+    ("unknownissuer", "nobody who is trusted here signed its certificate: name the authority with --tls-ca or tls_ca"),
+    ("valid for name", "its certificate is for another host: write a name that it is for"),
+    ("expired", "its certificate is over: renew it"),
+    ("certificaterequired", "it asks for a certificate: show one with --tls-cert and --tls-key or tls_cert"),
+];
+
 /// `error`, which kept `what` from being done, with what to write when the reason may be TLS.
 pub(super) fn about_tls(error: Error, tls: bool) -> Error {
     if error.kind() != ErrorKind::Unavailable {
@@ -122,7 +131,9 @@ pub(super) fn about_tls(error: Error, tls: bool) -> Error {
     }
     text.make_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let advice = if tls && has(&["took longer", "corrupt message", "invalidcontenttype", "eof", "reset"]) {
+    let advice = if let Some((_, advice)) = CERTIFICATES.iter().find(|(word, _)| tls && text.contains(word)) {
+        advice
+    } else if tls && has(&["took longer", "corrupt message", "invalidcontenttype", "eof", "reset"]) {
         "if it does not speak TLS, write redis:// instead of rediss://"
     } else if !tls && has(&["reset by peer", "broken pipe", "eof", "closed"]) {
         "if it speaks TLS, write rediss:// instead of redis://"

@@ -77,7 +77,7 @@ async fn n10_a_server_of_an_unknown_authority_is_refused() {
     let server = Secured::start(Certificates::good());
     let error = refused(&Endpoint::parse(&server.url()).unwrap()).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    assert!(error.to_string().contains("name the authority with --tls-ca"), "{error}");
     let other = tempfile::tempdir().unwrap();
     Certificates::good().write(other.path());
     let endpoint = Endpoint::parse(&server.url()).unwrap().tls_ca(&read(other.path(), "ca.crt")).unwrap();
@@ -89,21 +89,23 @@ async fn n10_a_server_of_an_unknown_authority_is_refused() {
 async fn n10_a_certificate_of_another_host_is_refused() {
     let server = Secured::start(Certificates::of_host("example.org"));
     let error = refused(&server.endpoint()).await.to_string();
-    assert!(error.contains("not valid for name") || error.contains("NotValidForName"), "{error}");
+    assert!(error.contains("write a name that it is for"), "{error}");
 }
 
 #[tokio::test]
 async fn n10_a_certificate_that_is_over_is_refused() {
     let server = Secured::start(Certificates::expired());
     let error = refused(&server.endpoint()).await.to_string();
-    assert!(error.contains("expired") || error.contains("Expired"), "{error}");
+    assert!(error.contains("renew it"), "{error}");
 }
 
 #[tokio::test]
 async fn n10_a_client_without_certificate_is_refused_by_the_server() {
     let server = Secured::start(Certificates::good());
     let endpoint = Endpoint::parse(&server.url()).unwrap().tls_ca(&server.read("ca.crt")).unwrap();
-    assert_eq!(refused(&endpoint).await.kind(), ErrorKind::Unavailable);
+    let error = refused(&endpoint).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("--tls-cert"), "{error}");
 }
 
 #[tokio::test]
