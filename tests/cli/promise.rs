@@ -107,6 +107,37 @@ fn a_stopped_run_does_not_keep_the_command_beyond_its_lease() {
 }
 
 #[test]
+fn a_run_that_was_stopped_with_its_guard_says_that_the_lease_was_lost() {
+    let (server, folder) = (Server::start(&[]).unwrap(), folder());
+    let (pid, events) = (folder.path().join("pid"), folder.path().join("events"));
+    let script = format!(
+        "exec {} run stock --ttl 4s --status-fd 7 -- sh -c 'echo $$ >{}; exec sleep 1000' 7>{}",
+        env!("CARGO_BIN_EXE_redlatch"),
+        pid.display(),
+        events.display()
+    );
+    let running = Cli::program("setsid", &["--wait", "sh", "-c", &script]).env("REDLATCH_URL", &server.url()).start();
+    let (pid, guard) = (line_of(&pid), guard_of(&running));
+    running.signal("STOP");
+    signal(guard, "STOP");
+    let owner = folder.path().join("owner");
+    let next = ["acquire", "stock", "--wait", "1m", "--ttl", "1h", "--owner-file", owner.to_str().unwrap()];
+    Cli::on(&server, &next).must();
+    assert!(is_alive(&pid), "both were stopped");
+    running.signal("CONT");
+    let ended = running.answer();
+    assert!(!is_alive(&pid));
+    let told = "redlatch: lease of \"stock\" was lost while the command still ran: ";
+    assert!(ended.status == 76 && ended.stderr.lines().last().unwrap().starts_with(told), "{ended:?}");
+    let events = fs::read_to_string(events).unwrap();
+    let words: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let words: Vec<_> = words.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let words: Vec<_> = words.into_iter().filter(|word| !word.ends_with("renewed")).collect();
+    assert_eq!(words, ["acquired", "lost", "stopped"], "{events}");
+    assert!(is_held(&server, "stock"), "the lease of the next one is its own");
+}
+
+#[test]
 fn a_stopped_guard_goes_on_at_once() {
     let server = Server::start(&[]).unwrap();
     let running = in_own_session(&server, &["run", "stock", "--ttl", "1h", "--", "sleep", "1000"]);

@@ -28,6 +28,7 @@ impl End {
         match (&self.ended.stopped, self.ended.signal) {
             _ if !self.ended.left.is_empty() => Verdict::Lost,
             (Some(_), _) => Verdict::Lost,
+            _ if self.ended.late => Verdict::Lost,
             (None, Some(signal)) => Verdict::Signalled(byte(signal)),
             (None, None) => Verdict::Exited(byte(self.ended.code.unwrap_or_default())),
         }
@@ -45,6 +46,9 @@ impl End {
     /// What happened, in order.
     pub fn events(&self) -> Vec<Value> {
         let mut events = Vec::new();
+        if self.ended.late {
+            events.push(json!({ "event": "lost" }));
+        }
         if self.ended.stopped.is_none() {
             events.push(json!({ "event": "exited", "exit_code": self.ended.code, "signal": self.ended.signal }));
         }
@@ -85,6 +89,10 @@ impl End {
             });
         }
         match self.ended.stopped {
+            Some(Reason::Lease) if self.ended.late => Some(format!(
+                "lease of {name} was lost while the command still ran: it could not be stopped before, as the processes \
+                 that see to it were stopped themselves or had no time to run"
+            )),
             Some(Reason::Lease) => {
                 Some(format!("lease of {name} could not be kept, the command was stopped before it ended"))
             }
@@ -97,7 +105,7 @@ impl End {
             None if self.unprotected => {
                 Some(format!("lease of {name} was lost, the command went on without protection"))
             }
-            None if released == Some(ErrorKind::Lost) => {
+            None if self.ended.late || released == Some(ErrorKind::Lost) => {
                 Some(format!("lease of {name} was lost before the command ended"))
             }
             None => None,

@@ -62,11 +62,12 @@ impl Holding<'_> {
             global.tell(|| story);
         }
         let released = self.give_back(lease).await;
-        self.journal.write(&match released {
-            None => json!({ "event": "released" }),
-            Some(ErrorKind::Lost) => json!({ "event": "lost" }),
-            Some(_) => json!({ "event": "not_released" }),
-        });
+        match released {
+            None => self.journal.write(&json!({ "event": "released" })),
+            Some(ErrorKind::Lost) if end.ended.late => {}
+            Some(ErrorKind::Lost) => self.journal.write(&json!({ "event": "lost" })),
+            Some(_) => self.journal.write(&json!({ "event": "not_released" })),
+        }
         if released.is_none() {
             global.tell(|| format!("released {name}"));
         }

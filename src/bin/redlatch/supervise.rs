@@ -53,7 +53,7 @@ impl Supervision<'_, '_> {
             let alarm = self.alarm(lost_at);
             tokio::select! {
                 biased;
-                () = alarm, if kills => return self.end_without_guard(Reason::Lease).await,
+                () = alarm, if kills => return self.end_without_guard(Reason::Lease, told_us).await,
                 () = self.lease.lost(), if lost_at.is_none() => {
                     self.child.order(&Order::Lost);
                     lost_at = Some(Instant::now());
@@ -67,7 +67,7 @@ impl Supervision<'_, '_> {
                         return End { ended, unprotected: lost_at.is_some() && !kills };
                     }
                     Some(report) => self.tell(&report),
-                    None => return self.end_without_guard(Reason::Orphaned).await,
+                    None => return self.end_without_guard(Reason::Orphaned, told_us).await,
                 },
                 number = self.holding.signals.any() => self.forward(number),
                 Some(event) = self.holding.events.recv() => {
@@ -91,9 +91,11 @@ impl Supervision<'_, '_> {
         sleep_until(at)
     }
 
-    async fn end_without_guard(self, reason: Reason) -> End {
+    /// `until_us`: how long the lease was known to last.
+    async fn end_without_guard(self, reason: Reason, until_us: u64) -> End {
         let left = self.child.kill().await;
-        End { ended: Ended { stopped: Some(reason), left, ..Ended::default() }, unprotected: false }
+        let late = self.holding.options.on_lost == OnLost::Kill && now_us() >= until_us;
+        End { ended: Ended { stopped: Some(reason), late, left, ..Ended::default() }, unprotected: false }
     }
 
     fn go_on_unprotected(&mut self) {

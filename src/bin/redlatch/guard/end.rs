@@ -41,6 +41,8 @@ impl Guard {
     pub(super) fn step(&mut self) -> bool {
         let gone = self.reap();
         let now = now_us();
+        // Whoever was stopped cannot know since when all has been gone.
+        self.ended.late |= self.plan.ends_with_lease && now >= self.plan.until_us;
         if self.fate.is_some() && !matches!(self.phase, Phase::Killing { .. }) {
             self.ended.stopped = self.fate.filter(|_| !self.has_ended);
             self.phase = Phase::Killing { until_us: now + us(UNKILLABLE) };

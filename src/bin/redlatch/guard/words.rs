@@ -69,6 +69,8 @@ pub struct Ended {
     pub not_started: Option<i32>,
     /// Why it was made to end, if it was.
     pub stopped: Option<Reason>,
+    /// Whether the lease, with which it was to end, was over before it was seen to have ended.
+    pub late: bool,
     /// What could not be ended and goes on.
     pub left: Vec<String>,
     /// Whether the command had the terminal, so that nobody else of the job heard of its keys.
