@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::until;
-use crate::support::Server;
 use crate::support::nginx::{Folder, Nginx};
+use crate::support::{Server, which_nginx};
 
 /// A certificate for any name.
 pub fn self_signed(folder: &Path) {
@@ -73,6 +73,17 @@ fn every_example_has_a_test() {
     for entry in fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(source.contains(&format!("\"{name}\"")), "{name} is run by no test");
+    }
+}
+
+#[test]
+fn without_their_load_module_lines_examples_are_for_any_nginx() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(root.join("lua/examples")).unwrap() {
+        let conf = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let built_in = which_nginx::with_modules_of(root, &conf);
+        assert_eq!(conf.lines().count() - built_in.lines().count(), 2, "{built_in}");
+        assert!(!built_in.contains("/usr/"), "{built_in}");
     }
 }
 

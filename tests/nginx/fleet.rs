@@ -9,7 +9,9 @@ use super::{ask, driver, inspect, number, until};
 use crate::support::nginx::{Config, Nginx};
 use crate::support::{Server, say, setting, signal};
 
-const TTL: f64 = 0.5;
+/// Short where its end is waited for; long where nobody dies, so that a busy machine does not miss it.
+const KILLED_TTL: f64 = 0.5;
+const RELOADED_TTL: f64 = 10.0;
 
 #[derive(Default)]
 struct Seen {
@@ -22,8 +24,8 @@ struct Seen {
 }
 
 /// Enters the room until `over`.
-fn visit(nginx: &Nginx, over: &AtomicBool, seen: &Mutex<Seen>) {
-    let path = Nginx::path("guarded", &[("name", "n"), ("wait", "20"), ("ttl", "0.5")]);
+fn visit(nginx: &Nginx, ttl: f64, over: &AtomicBool, seen: &Mutex<Seen>) {
+    let path = Nginx::path("guarded", &[("name", "n"), ("wait", "20"), ("ttl", &ttl.to_string())]);
     while !over.load(Ordering::Relaxed) {
         let (status, body) = nginx.get(&path);
         let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
@@ -48,14 +50,14 @@ fn visit(nginx: &Nginx, over: &AtomicBool, seen: &Mutex<Seen>) {
 }
 
 /// Runs `trouble` that often on one of the two instances under load.
-fn under_load(times: u32, trouble: impl Fn(&Nginx, u32)) -> (Server, [Nginx; 2], Seen) {
+fn under_load(times: u32, ttl: f64, trouble: impl Fn(&Nginx, u32)) -> (Server, [Nginx; 2], Seen) {
     let redis = Server::start(&[]).unwrap();
     let nodes = [Config::redis(&redis).start(), Config::redis(&redis).start()];
     let (over, seen) = (AtomicBool::new(false), Mutex::new(Seen::default()));
     thread::scope(|scope| {
         for i in 0..8 {
             let (node, over, seen) = (&nodes[i % 2], &over, &seen);
-            scope.spawn(move || visit(node, over, seen));
+            scope.spawn(move || visit(node, ttl, over, seen));
         }
         for i in 0..times {
             let leases = seen.lock().unwrap().leases;
@@ -96,12 +98,12 @@ fn check(seen: &mut Seen, what: &str) {
         p99 * 1000.0
     ));
     assert_eq!(seen.violations, Vec::<String>::new());
-    assert!(p99 < TTL + 1.0, "{:?}", seen.late);
+    assert!(p99 < KILLED_TTL + 1.0, "{:?}", seen.late);
 }
 
 #[test]
 fn a_hundred_killed_workers_make_no_second_holder_and_free_the_lock_in_time() {
-    let (redis, nodes, mut seen) = under_load(100, |node, i| {
+    let (redis, nodes, mut seen) = under_load(100, KILLED_TTL, |node, i| {
         until("both workers are there", || node.workers().len() == 2);
         signal(node.workers()[i as usize / 2 % 2], "KILL");
     });
@@ -112,7 +114,7 @@ fn a_hundred_killed_workers_make_no_second_holder_and_free_the_lock_in_time() {
 
 #[test]
 fn a_hundred_reloads_lose_no_lease() {
-    let (redis, nodes, mut seen) = under_load(100, |node, _| node.reload());
+    let (redis, nodes, mut seen) = under_load(100, RELOADED_TTL, |node, _| node.reload());
     check(&mut seen, "100 reloads");
     // A connection that the old worker has accepted but not read is cut by nginx itself: that request never ran.
     assert_eq!(seen.refused, Vec::<String>::new());

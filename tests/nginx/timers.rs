@@ -71,7 +71,7 @@ fn a_lease_is_renewed_when_its_connection_breaks_while_other_timers_press() {
     let redis = Server::start(&[]).unwrap();
     let nginx = Config::redis(&redis).workers(1).http("lua_max_running_timers 8;").locations(OCCUPY).start();
     let holder = thread::scope(|scope| {
-        let holder = scope.spawn(|| nginx.call("hold", &[("name", "n"), ("ttl", "1"), ("hold", "4")]));
+        let holder = scope.spawn(|| nginx.call("hold", &[("name", "n"), ("ttl", "3"), ("hold", "6")]));
         until("it holds", || ask::<i64>(&redis, &["EXISTS", "redlatch:m1:n"]) == 1);
         // From now on each timer that ends makes room for another one.
         nginx.get("/press");

@@ -1,6 +1,6 @@
 //! Which nginx is run: the one that the variable NGINX names, else that of the PATH.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -26,10 +26,13 @@ fn modules() -> PathBuf {
 
 /// The configuration with each `load_module` as this nginx has that module: in its own folder, or built in.
 pub fn with_modules(conf: &str) -> String {
-    let modules = modules();
+    with_modules_of(&modules(), conf)
+}
+
+pub fn with_modules_of(folder: &Path, conf: &str) -> String {
     let of_this = |line: &str| match line.strip_prefix("load_module ").and_then(|path| path.rsplit('/').next()) {
-        Some(file) if modules.join(file.trim_end_matches(';')).exists() => {
-            format!("load_module {}/{file}\n", modules.display())
+        Some(file) if folder.join(file.trim_end_matches(';')).exists() => {
+            format!("load_module {}/{file}\n", folder.display())
         }
         Some(_) => String::new(),
         None => format!("{line}\n"),
