@@ -279,6 +279,31 @@ fn what_cannot_be_stopped_is_never_said_to_be_stopped() {
 }
 
 #[test]
+fn too_few_processes_are_said_and_are_a_matter_of_configuration() {
+    let server = Server::start(&[]).unwrap();
+    if !nix::unistd::geteuid().is_root() {
+        say("not checked: only root can be a user who has no other processes");
+        return;
+    }
+    let (socket, program) = (server.socket().display().to_string(), env!("CARGO_BIN_EXE_redlatch"));
+    let mut refused = 0;
+    for limit in 1..=12 {
+        let shell = format!(
+            "chmod 711 $(dirname {socket}) && chmod 666 {socket} && exec prlimit --nproc={limit} setpriv --reuid 54321 \
+             --regid 54321 --clear-groups {program} run stock -n -- true"
+        );
+        let ended = Cli::program("sh", &["-c", &shell]).env("REDLATCH_URL", &server.url()).answer();
+        assert!([0, 78].contains(&ended.status) && !ended.stderr.contains("panicked"), "{limit}: {ended:?}");
+        if ended.status == 78 {
+            assert!(ended.stderr.contains("raise the limit on processes and threads (ulimit -u"), "{limit}: {ended:?}");
+            refused += 1;
+        }
+        assert!(!is_held(&server, "stock"), "{limit}");
+    }
+    assert!(refused > 3, "{refused}");
+}
+
+#[test]
 fn status_fd_may_be_a_socket() {
     let server = Server::start(&[]).unwrap();
     let (mut ours, theirs) = UnixStream::pair().unwrap();

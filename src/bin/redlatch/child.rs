@@ -40,6 +40,8 @@ pub type Variable = (&'static str, Option<OsString>);
 pub struct Child {
     guard: Pid,
     guard_ended: bool,
+    /// Whether the guard has given up by itself.
+    guard_failed: bool,
     command: Option<Pid>,
     orders: OwnedWriteHalf,
     reports: Lines<BufReader<OwnedReadHalf>>,
@@ -71,7 +73,7 @@ impl Child {
         // A guard that is gone already says so by its silence.
         let _ = orders.write_all(line(&plan).as_bytes()).await;
         let reports = BufReader::new(reports).lines();
-        Ok(Self { guard, guard_ended: false, command: None, orders, reports, children })
+        Ok(Self { guard, guard_ended: false, guard_failed: false, command: None, orders, reports, children })
     }
 
     /// Tells the guard. One that does not listen will be found out by its silence.
@@ -122,15 +124,21 @@ impl Child {
         Vec::new()
     }
 
+    /// Whether the guard gave up before it had started the command.
+    pub fn was_never_started(&self) -> bool {
+        self.guard_failed && self.command.is_none()
+    }
+
     /// Returns whether no child is left.
     fn reap(&mut self) -> bool {
-        let (guard, guard_ended) = (self.guard, &mut self.guard_ended);
+        let (guard, guard_ended, guard_failed) = (self.guard, &mut self.guard_ended, &mut self.guard_failed);
         family::reap(|pid, status| {
             if pid == guard && status.stopped() {
                 // Nobody stops the one that keeps the time.
                 let _ = kill_process(guard, Signal::CONT);
             } else if pid == guard {
                 *guard_ended |= !status.continued();
+                *guard_failed |= status.exit_status().is_some_and(|code| code != 0);
             }
         })
     }

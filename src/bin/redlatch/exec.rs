@@ -16,7 +16,10 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::outcome::{Cause, Failure, Outcome, Verdict};
+use crate::{
+    io_failure, limit_behind,
+    outcome::{Cause, Failure, Outcome, Verdict},
+};
 
 /// Options of `exec`.
 #[derive(Args)]
@@ -69,6 +72,9 @@ pub fn exec(options: &ExecOptions) -> Result<Outcome, Failure> {
 
 /// Why `program` did not start, in the exit codes of a shell.
 pub fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+    if limit_behind(error).is_some() {
+        return io_failure(&format!("starting {program:?}"), error);
+    }
     let (cause, what) = match error.kind() {
         io::ErrorKind::NotFound => (Cause::NotFound, "is not found"),
         _ => (Cause::NotExecutable, "cannot be executed"),

@@ -63,6 +63,7 @@ use std::{
     process::ExitCode,
 };
 
+use nix::libc;
 use opt::{Options, Verb};
 use outcome::{Cause, Failure, Outcome, Verdict};
 
@@ -108,6 +109,9 @@ fn ended_by(result: &Result<Outcome, Failure>) -> Option<u8> {
     }
 }
 
+/// How many threads there may be at once beside the first: one that renews, one that writes, one that looks up names.
+const THREADS: usize = 3;
+
 /// Output could not be written.
 const OUTPUT: u8 = 74;
 
@@ -138,6 +142,7 @@ fn exit_code(result: &Result<Outcome, Failure>) -> u8 {
 }
 
 fn in_runtime(options: &Options) -> Result<Outcome, Failure> {
+    room_for_threads().map_err(|error| io_failure("starting a thread", &error))?;
     // A worker beside this thread renews leases even while this one writes to a terminal that stands still.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -149,8 +154,42 @@ fn in_runtime(options: &Options) -> Result<Outcome, Failure> {
     result
 }
 
+/// Fails where the runtime would panic: it starts threads when it needs them.
+fn room_for_threads() -> io::Result<()> {
+    let mut threads = Vec::new();
+    for _ in 0..THREADS {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        threads.push((
+            std::thread::Builder::new().spawn(move || {
+                let _ = ended.recv();
+            })?,
+            end,
+        ));
+    }
+    for (thread, end) in threads {
+        drop(end);
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
 fn io_failure(what: &str, error: &io::Error) -> Failure {
-    Failure::new(Cause::Unavailable, format!("{what} failed: {error}"))
+    let failure = |cause| Failure::new(cause, format!("{what} failed: {error}"));
+    match limit_behind(error) {
+        Some(limit) => failure(Cause::Configuration).hint(limit),
+        None => failure(Cause::Unavailable),
+    }
+}
+
+/// What to do about an error that says that this user or this machine has too much of something already.
+fn limit_behind(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EAGAIN | libc::ENOMEM => {
+            Some("raise the limit on processes and threads (ulimit -u, pids.max) or on memory")
+        }
+        libc::EMFILE | libc::ENFILE => Some("raise the limit on open files (ulimit -n)"),
+        _ => None,
+    }
 }
 
 async fn perform(options: &Options) -> Result<Outcome, Failure> {

@@ -3,6 +3,7 @@
 
 use std::{io, time::Duration};
 
+use nix::libc;
 use redlatch::Lease;
 use rustix::process::{Signal, kill_current_process_group};
 use serde_json::{Value, json};
@@ -94,6 +95,10 @@ impl Supervision<'_, '_> {
     /// `until_us`: how long the lease was known to last.
     async fn end_without_guard(self, reason: Reason, until_us: u64) -> End {
         let left = self.child.kill().await;
+        if left.is_empty() && self.child.was_never_started() {
+            // It has said why on stderr; as a rule there is no room for another process.
+            return End { ended: Ended { not_started: Some(libc::EAGAIN), ..Ended::default() }, unprotected: false };
+        }
         let late = self.holding.options.on_lost == OnLost::Kill && now_us() >= until_us;
         End { ended: Ended { stopped: Some(reason), late, left, ..Ended::default() }, unprotected: false }
     }
