@@ -110,7 +110,9 @@ async fn torture(goal: u64, seed: u64, broken: Option<&Sources>) -> Vec<String> 
     let (locks, resource) = (Server::start(&options).unwrap(), Server::start(&[]).unwrap());
     let logs = resource.socket().with_file_name("logs");
     std::fs::create_dir(&logs).unwrap();
-    let (client, mut ledger) = (Client::connect(&locks.url()).await.unwrap(), Raw::connect(&resource));
+    // Who only looks is patient: a server may wait for its turn on a busy machine.
+    let client = Client::builder().timeout(Duration::from_secs(60)).connect(&locks.url()).await.unwrap();
+    let mut ledger = Raw::connect(&resource);
     let proxy = broken.map(|broken| {
         let proxy = Proxy::start(&locks);
         let mut raw = Raw::connect(&locks);
