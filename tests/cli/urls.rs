@@ -20,7 +20,7 @@ fn assert_says(url: &str, status: i32, words: &str) {
         &["bench", "--duration", "1ms"],
     ];
     for verb in verbs {
-        let told = Cli::at(url, &[&verb[..1], &["--timeout", "1s"], &verb[1..]].concat()).answer();
+        let told = Cli::at(url, &[&verb[..1], &["--timeout", "2s"], &verb[1..]].concat()).answer();
         assert!(told.status == status && told.stderr.contains(words), "{url} {verb:?}: {told:?}");
         assert!(!told.stderr.contains("beginning with"), "nothing is repeated that was sent: {told:?}");
     }
