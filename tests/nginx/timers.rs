@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{ask, driver, text, until};
 use crate::support::nginx::{Config, Nginx};
+use crate::support::topology::Cluster;
 use crate::support::{Raw, Server, say};
 
 /// `/occupy?count=8&seconds=5` starts timers that run for so long; `/timers` says how many run.
@@ -30,7 +31,11 @@ location = /posted {
 }"#;
 
 fn occupied(redis: &Server, seconds: &str) -> Nginx {
-    let nginx = Config::redis(redis).workers(1).http("lua_max_running_timers 8;").locations(OCCUPY).start();
+    occupied_with(Config::redis(redis), seconds)
+}
+
+fn occupied_with(config: Config, seconds: &str) -> Nginx {
+    let nginx = config.workers(1).http("lua_max_running_timers 8;").locations(OCCUPY).start();
     nginx.get(&format!("/occupy?count=8&seconds={seconds}"));
     until("the timers run", || nginx.get("/timers").1.trim() == "8");
     nginx
@@ -39,7 +44,17 @@ fn occupied(redis: &Server, seconds: &str) -> Nginx {
 #[test]
 fn kong_7619_a_driver_whose_timer_was_dropped_is_started_again() {
     let redis = Server::start(&[]).unwrap();
-    let nginx = occupied(&redis, "3");
+    is_started_again(&occupied(&redis, "3"));
+}
+
+/// There a timer asks for the map first.
+#[test]
+fn kong_7619_in_a_cluster_too() {
+    let cluster = Cluster::start(&[]);
+    is_started_again(&occupied_with(Config::new(&format!("url = '{}'", cluster.url())), "3"));
+}
+
+fn is_started_again(nginx: &Nginx) {
     let started = Instant::now();
     let refused = nginx.call("try_acquire", &[("name", "n"), ("o.timeout", "0.5")]);
     assert_eq!(

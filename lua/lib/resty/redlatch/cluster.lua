@@ -19,6 +19,8 @@ local floor, max, min = math.floor, math.max, math.min
 local HOPS = 5
 -- How soon the map is asked for again.
 local LOOK_PAUSE = 0.05
+-- How long a timer may take to run before another is started.
+local PATIENCE = 0.25
 
 local _M = {}
 
@@ -34,7 +36,8 @@ local function of(lock)
     if not cluster then
       cluster = {
         ranges = nil, replicas = {}, moved = {}, doubted = true, trouble = nil, ear = nil,
-        looking = false, looked_at = 0, looks = 0, waiting = 0, sem = semaphores.new(),
+        looking = false, begun = false, launched_at = 0, looked_at = 0, looks = 0, waiting = 0,
+        sem = semaphores.new(),
       }
       known[pool] = cluster
     end
@@ -105,7 +108,7 @@ local function learn(lock, cluster, map)
 end
 
 -- Asks everybody at once, the first answer counts.
-local function look(_, lock)
+local function look(lock)
   local cluster = of(lock)
   local asked = canvass.begin(everybody(lock, cluster), clock() + lock.timeout, ask)
   local answer = asked:next()
@@ -124,20 +127,31 @@ local function look(_, lock)
   end
 end
 
--- Begins to ask for the map, in a timer: a request that is killed must not leave the others waiting.
+local function enter(_, lock)
+  local cluster = of(lock)
+  -- One that was given up and comes late after all.
+  if cluster.begun or not cluster.looking then
+    return
+  end
+  cluster.begun = true
+  local done, problem = pcall(look, lock)
+  if not done then
+    cluster.looking = false
+    ngx.log(ngx.ERR, "redlatch: the cluster's map was not asked for: ", problem)
+  end
+end
+
+-- Begins to ask for the map, in a timer: a request that is killed must not leave the others waiting. Begins again where
+-- nginx has dropped the timer, as it does without a word when too many run.
 -- @return true; or nil and why nginx has no timer for it
 local function begin_to_look(lock, cluster)
-  if cluster.looking then
+  local now = clock()
+  if cluster.looking and (cluster.begun or now < cluster.launched_at + PATIENCE) then
     return true
   end
-  cluster.looking = true
-  local ok, err = timers.at(max(cluster.looked_at + LOOK_PAUSE - clock(), 0), function(_, at)
-    local done, problem = pcall(look, nil, at)
-    if not done then
-      cluster.looking = false
-      ngx.log(ngx.ERR, "redlatch: the cluster's map was not asked for: ", problem)
-    end
-  end, lock)
+  local pause = max(cluster.looked_at + LOOK_PAUSE - now, 0)
+  cluster.looking, cluster.begun, cluster.launched_at = true, false, now + pause
+  local ok, err = timers.at(pause, enter, lock)
   cluster.looking = ok or false
   return ok, err
 end
@@ -164,19 +178,20 @@ local function know(lock, deadline)
   if not cluster.doubted then
     return true
   end
-  local ok, err = begin_to_look(lock, cluster)
-  if not ok then
-    return nil, err
-  end
   local looks = cluster.looks
   repeat
+    local ok, err = begin_to_look(lock, cluster)
+    if not ok then
+      return nil, err
+    end
     cluster.waiting = cluster.waiting + 1
-    if not cluster.sem:wait(max(deadline - clock(), 0.001)) then
+    local left = max(deadline - clock(), 0.001)
+    if not cluster.sem:wait(cluster.begun and left or min(left, PATIENCE)) then
       cluster.waiting = max(cluster.waiting - 1, 0)
     end
     -- Others may have been woken in place of a request that was killed.
   until cluster.looks ~= looks or clock() >= deadline
-  return cluster.ranges ~= nil, cluster.trouble
+  return cluster.ranges ~= nil, cluster.looking and not cluster.begun and timers.NOT_BEGUN or cluster.trouble
 end
 
 -- @return the lock at the node that owns `key`; or nil and an error of the closed list
